@@ -1,0 +1,30 @@
+# `make help` lists the targets. Everything runs inside .venv; nothing is installed outside this folder.
+SHELL := /bin/sh
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: help install check test lock clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
+
+install: ## Create .venv and install the pinned dependencies (a second run takes seconds)
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "Python 3.11 was not found as '$(PYTHON)'. Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) cluster/install.py
+
+check: install ## Lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+test: check ## All checks and all tests
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+lock: ## Resolve requirements.lock anew
+	$(BIN)/python cluster/install.py --lock
+
+clean: ## Remove the environment and caches
+	rm -rf .venv .cache .pytest_cache .ruff_cache

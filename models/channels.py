@@ -1,0 +1,32 @@
+"""What crosses a process boundary by name: headers, internal paths, Redis keys. Defined here, spelled nowhere else."""
+
+CLUSTER_SECRET_HEADER = "x-objecta-cluster-secret"
+PRINCIPAL_HEADER = "x-objecta-principal"
+REQUEST_ID_HEADER = "x-request-id"
+PARENT_REQUEST_HEADER = "x-objecta-parent-request"
+
+ENGINE_PREFIX = "/internal/engines"
+EMBEDDER_PREFIX = "/internal/embedders"
+RETRIEVAL_PREFIX = "/internal/retrieval"
+AGENTS_PREFIX = "/internal/agents"
+
+USAGE_STREAM = "objecta:usage"
+"""Redis stream; each entry has one field, ``event``: a UsageEvent as JSON."""
+
+USAGE_GROUP = "ledger"
+"""The consumer group that writes the stream to PostgreSQL."""
+
+OPEN_CALLS = "objecta:calls:open"
+"""Redis hash: event id → ``<replica id>|<UsageEvent JSON>``, written at admission, removed at settlement. An entry
+whose replica has no heartbeat belongs to a call that its gateway lost; the event holds what was known then."""
+
+REPLICA_PREFIX = "objecta:replica:"
+"""A key per gateway replica, renewed while it lives, expiring ``REPLICA_LEASE_SECONDS`` after its death."""
+
+REPLICA_LEASE_SECONDS = 10
+
+INVALIDATIONS = "objecta:invalidate"
+"""Pub/sub channel: ``key:<api key id>`` or ``organisation:<organisation id>``; cached principals to forget."""
+
+LIMIT_PREFIX = "objecta:limit:"
+"""Admission state: ``objecta:limit:{scope}:<id>:<what>``."""

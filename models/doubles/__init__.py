@@ -1,0 +1,1 @@
+"""Doubles shipped with the product: deterministic stand-ins that speak the real protocols."""

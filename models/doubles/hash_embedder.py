@@ -1,0 +1,34 @@
+"""A deterministic encoder without weights: words hashed into buckets, so shared words mean similarity."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class HashEmbedder:
+    """Implements ``models.protocols.Encoder``; texts that share words are close, others are not."""
+
+    def __init__(self, dimensions: int = 64) -> None:
+        self._dimensions = dimensions
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        return self._dimensions
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """One token a word, plus the two marks that sentence encoders add."""
+        return [len(text.split()) + 2 for text in texts]
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Float32 array of shape (len(texts), dimensions), rows of length one."""
+        rows = np.zeros((len(texts), self._dimensions), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().split():
+                digest = hashlib.blake2b(word.strip(".,;:!?").encode(), digest_size=8).digest()
+                row[int.from_bytes(digest, "big") % self._dimensions] += 1.0
+            if not row.any():
+                row[0] = 1.0
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,0 +1,62 @@
+"""Who calls: the principal, as the control plane answers it and the gateway caches it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["admin", "member"]
+
+
+class Limits(BaseModel):
+    """Admission limits of one scope; ``None`` is unlimited."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    concurrent_requests: int | None = Field(default=None, ge=1)
+
+
+class AgentRoute(BaseModel):
+    """A published agent this principal may call as the model ``agent/<slug>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    agent_id: str
+    slug: str
+    version: int
+    published_at: int = Field(description="Unix seconds")
+
+    @property
+    def model_id(self) -> str:
+        """The id on ``/v1/models``."""
+        return f"agent/{self.slug}"
+
+
+class Principal(BaseModel):
+    """An authenticated caller: an API key (of a user or a service) inside one project of one organisation.
+
+    ``allowed_models`` is ``None`` for all; otherwise exact model ids. Agents are listed by the control plane, so
+    the request path never asks for them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    organisation_id: str
+    project_id: str
+    api_key_id: str
+    user_id: str | None = None
+    role: Role = "member"
+    expires_at: int | None = Field(default=None, description="Unix seconds; the key's expiry")
+    allowed_models: tuple[str, ...] | None = None
+    agents: tuple[AgentRoute, ...] = ()
+    organisation_limits: Limits = Limits()
+    project_limits: Limits = Limits()
+    key_limits: Limits = Limits()
+
+    def may_use(self, model_id: str) -> bool:
+        """Whether the key's model list admits ``model_id``."""
+        return self.allowed_models is None or model_id in self.allowed_models
+
+    def agent(self, model_id: str) -> AgentRoute | None:
+        """The published agent behind a model id, if this principal has it."""
+        return next((agent for agent in self.agents if agent.model_id == model_id), None)
