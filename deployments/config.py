@@ -1,0 +1,120 @@
+"""The one configuration object: a YAML file named by ``OBJECTA_CONFIG``, overridden by ``OBJECTA_*`` variables.
+
+Nothing else reads the environment. Unknown keys are refused; secrets never show in a repr. Every other constructor
+gets only its own section, built in ``deployments.compose``.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue
+
+CONFIG_VARIABLE = "OBJECTA_CONFIG"
+FILE_MODE = 0o600
+
+
+class HostedUpstream(BaseModel):
+    """An OpenAI-dialect server outside the cluster; catalogue entries name it as ``hosted:<name>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    base_url: str = Field(description="Up to and without /v1")
+    api_key: SecretStr | None = None
+
+
+class PlatformConfig(BaseSettings):
+    """Everything a process of the platform may need to know."""
+
+    model_config = SettingsConfigDict(env_prefix="OBJECTA_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    home: Path = Field(description="Where this node keeps spools and other local state")
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(default=8000, ge=1, le=65_535)
+    gateway_url: str = Field(default="http://127.0.0.1:8000", description="How processes of the platform reach it")
+    control_plane_host: str = "127.0.0.1"
+    control_plane_port: int = Field(default=8080, ge=1, le=65_535)
+    control_plane_url: str = "http://127.0.0.1:8080"
+    dashboard_url: str = "http://127.0.0.1:8265"
+
+    database_url: SecretStr
+    redis_url: SecretStr
+    cluster_secret: SecretStr
+    operator_key: SecretStr
+    key_pepper: SecretStr
+    ray_token: SecretStr
+
+    catalogue_path: Path = SHIPPED_CATALOGUE
+    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("smollm2-135m-instruct", "all-minilm-l6-v2")
+    model_store: Path = Field(description="One folder a model, named by its id")
+    knowledge_store: str = Field(description="LanceDB's root: a folder or an s3:// address")
+    ingestion_roots: tuple[Path, ...] = ()
+    upstreams: tuple[HostedUpstream, ...] = ()
+    gpus_per_node: int = Field(default=0, ge=0)
+    gateway_replicas: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _models_are_known(self) -> Self:
+        known = {entry.id for entry in self.catalogue().models}
+        unknown = [name for name in self.models if name not in known]
+        if unknown:
+            raise ValueError(f"models not in the catalogue: {', '.join(unknown)}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, the environment over the file."""
+        sources = [init_settings, env_settings, dotenv_settings, file_secret_settings]
+        path = os.environ.get(CONFIG_VARIABLE)
+        if path:
+            sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=path))
+        return tuple(sources)
+
+    @classmethod
+    def load(cls) -> "PlatformConfig":
+        """From the file and the environment. Raises pydantic.ValidationError that names each bad field."""
+        return cls()  # pyright: ignore[reportCallIssue] - the sources fill the required fields
+
+    def write(self, path: Path) -> None:
+        """Write the whole configuration, secrets included, readable by the owner alone."""
+        plain = _plain(self.model_dump(mode="python"))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yaml.safe_dump(plain, file, sort_keys=False)
+
+    def catalogue(self) -> Catalogue:
+        """The catalogue at ``catalogue_path``."""
+        return load_catalogue(self.catalogue_path)
+
+    def served(self) -> list[CatalogueEntry]:
+        """The catalogue's entries for ``models``, in that order."""
+        catalogue = self.catalogue()
+        return [catalogue.find(name) for name in self.models]
+
+    def model_folder(self, model_id: str) -> Path:
+        """Where a pulled model's files are."""
+        return self.model_store / model_id.replace("/", "--")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
