@@ -4,16 +4,8 @@ The replica runs vLLM's ASGI app unchanged behind the guard: only the routes we 
 A client's disconnect reaches vLLM through ASGI and aborts the generation.
 """
 
-from argparse import Namespace
 from contextlib import AsyncExitStack
-from typing import Any, cast
-
-from pydantic import SecretStr
-from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
-from vllm.entrypoints.launchers.app import build_app
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.utils.argparse_utils import FlexibleArgumentParser
+from typing import Any
 
 from deployments.config import PlatformConfig
 from models.catalogue import CatalogueEntry, EngineArguments
@@ -24,7 +16,7 @@ ENGINE_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/model
 
 
 def engine_flags(entry: CatalogueEntry, arguments: EngineArguments, folder: str) -> list[str]:
-    """vLLM's command line for a catalogue entry: what ``vllm serve`` would be given."""
+    """vLLM's command line for a catalogue entry: what its stand-alone server would be given."""
     flags = [
         *("--model", folder, "--served-model-name", entry.id, "--dtype", arguments.dtype),
         *("--max-model-len", str(arguments.max_model_len or entry.context_window)),
@@ -32,16 +24,22 @@ def engine_flags(entry: CatalogueEntry, arguments: EngineArguments, folder: str)
         *("--tensor-parallel-size", str(arguments.tensor_parallel_size)),
         *("--gpu-memory-utilization", str(arguments.memory_utilization)),
         "--enable-prompt-tokens-details",
-        "--disable-log-stats",
         "--disable-uvicorn-access-log",
     ]
     if arguments.enforce_eager:
         flags.append("--enforce-eager")
     if arguments.lora_adapters:
-        flags.append("--enable-lora")
-        flags.append("--lora-modules")
-        flags.extend(f"{adapter.name}={adapter.path}" for adapter in arguments.lora_adapters)
+        flags += ["--enable-lora", "--lora-modules"]
+        flags += [f"{adapter.name}={adapter.path}" for adapter in arguments.lora_adapters]
     return flags
+
+
+def engine_environment(arguments: EngineArguments, gpus_per_node: int) -> dict[str, str]:
+    """What vLLM reads from the environment; the model store is local, so no hub is asked."""
+    environment = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    if arguments.kv_cache_gib is not None and not gpus_per_node:
+        environment["VLLM_CPU_KVCACHE_SPACE"] = str(arguments.kv_cache_gib)
+    return environment
 
 
 class Engine:
@@ -51,18 +49,29 @@ class Engine:
         config = PlatformConfig.load()
         entry = config.catalogue().find(model_id)
         flags = engine_flags(entry, entry.engine(config.gpus_per_node), str(config.model_folder(model_id)))
-        args = cast("Namespace", make_arg_parser(FlexibleArgumentParser()).parse_args(flags))
-        validate_parsed_serve_args(args)
         self._exit = AsyncExitStack()
-        self._client = await self._exit.enter_async_context(build_async_engine_client(args))
-        tasks = await self._client.get_supported_tasks()
-        self._app = build_app(args, tasks, self._client.model_config)
-        await init_app_state(self._client, self._app.state, args, tasks)
-        self._secret: SecretStr = config.cluster_secret
+        self._client, app = await self._start(flags)
+        self._app = Guard(Allowlist(app, ENGINE_ROUTES), config.cluster_secret)
 
-    def __serve_build_asgi_app__(self) -> Any:
+    async def _start(self, flags: list[str]) -> tuple[Any, Any]:
+        # Imported here: it takes up to 20 seconds, and whoever only builds the graph does without.
+        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+        from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+        from vllm.entrypoints.launchers.app import build_app
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+        args: Any = make_arg_parser(FlexibleArgumentParser()).parse_args(flags)
+        validate_parsed_serve_args(args)
+        client = await self._exit.enter_async_context(build_async_engine_client(args))
+        tasks = await client.get_supported_tasks()
+        app = build_app(args, tasks, client.model_config)
+        await init_app_state(client, app.state, args, tasks)
+        return client, app
+
+    def __serve_build_asgi_app__(self) -> Guard:
         """The app that Serve mounts: vLLM's, behind the guard."""
-        return Guard(Allowlist(self._app, ENGINE_ROUTES), self._secret)
+        return self._app
 
     async def check_health(self) -> None:
         """Raises where the engine's process is gone; Serve then replaces the replica."""
