@@ -30,3 +30,4 @@ class PublishedAgent(BaseModel):
     slug: str
     version: int
     spec: AgentSpec
+    embedding_model: str | None = Field(default=None, description="Of the knowledge base; embeds the query")

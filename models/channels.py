@@ -3,6 +3,7 @@
 CLUSTER_SECRET_HEADER = "x-objecta-cluster-secret"
 PRINCIPAL_HEADER = "x-objecta-principal"
 REQUEST_ID_HEADER = "x-request-id"
+# Marks a call made by the platform on a caller's behalf; it names the caller's request.
 PARENT_REQUEST_HEADER = "x-objecta-parent-request"
 
 ENGINE_PREFIX = "/internal/engines"

@@ -64,6 +64,19 @@ class Passage(BaseModel):
     rank_score: float
 
 
+class SearchRequest(BaseModel):
+    """What the retrieval application is asked, as JSON; it answers ``{"passages": [Passage, …]}``, best first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    organisation_id: str
+    knowledge_base_id: str
+    text: str = Field(min_length=1, description="The query as written, for full text search")
+    vector: tuple[float, ...] = Field(min_length=1, description="The query's embedding, of the knowledge base's model")
+    limit: int = Field(default=4, ge=1, le=50)
+    score_threshold: float = Field(default=0.0, ge=-1.0, le=1.0, description="Least cosine similarity that counts")
+
+
 def chunk_id(document: str, content_hash: str, ordinal: int, settings: str) -> str:
     """A deterministic id: 32 hex digits of SHA-256 over the chunk's identity."""
     identity = "\x1f".join((document, content_hash, str(ordinal), settings))

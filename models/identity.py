@@ -1,5 +1,6 @@
 """Who calls: the principal, as the control plane answers it and the gateway caches it."""
 
+import base64
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,3 +61,12 @@ class Principal(BaseModel):
     def agent(self, model_id: str) -> AgentRoute | None:
         """The published agent behind a model id, if this principal has it."""
         return next((agent for agent in self.agents if agent.model_id == model_id), None)
+
+    def to_header(self) -> str:
+        """The value of ``PRINCIPAL_HEADER``, which counts only beside the cluster secret: base64url of the JSON."""
+        return base64.urlsafe_b64encode(self.model_dump_json(exclude_defaults=True).encode()).decode()
+
+    @classmethod
+    def from_header(cls, value: str) -> "Principal":
+        """The inverse of ``to_header``. Raises ValueError where the value is not one."""
+        return cls.model_validate_json(base64.urlsafe_b64decode(value))

@@ -56,3 +56,11 @@ def test_the_hash_embedder_puts_like_texts_close() -> None:
     assert np.allclose(np.linalg.norm(rows, axis=1), 1.0)
     assert rows[0] @ rows[1] > rows[0] @ rows[2]
     assert encoder.count_tokens(["a b"]) == [4]
+
+
+def test_a_principal_travels_in_a_header() -> None:
+    route = AgentRoute(agent_id="a1", slug="handbook", version=3, published_at=1)
+    principal = Principal(organisation_id="o", project_id="p", api_key_id="k", allowed_models=("m",), agents=(route,))
+    assert Principal.from_header(principal.to_header()) == principal
+    with pytest.raises(ValueError, match=r"\w"):
+        Principal.from_header("not a header")
