@@ -1,0 +1,1 @@
+"""Agents: a slug, immutable numbered versions, and a pointer at the published one."""

@@ -1,0 +1,49 @@
+"""What the control plane needs to know; composed by ``deployments``, read nowhere else."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+SECRET_LENGTH_MIN = 16
+
+
+class ControlPlaneConfig(BaseModel):
+    """The control plane's section. ``database_url``: libpq (``postgresql://``) or SQLAlchemy form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: SecretStr
+    redis_url: SecretStr
+    cluster_secret: SecretStr
+    operator_key: SecretStr
+    key_pepper: SecretStr
+
+    jobs_url: str = Field(description="Ray's dashboard, which has the Jobs API; up to and without /api")
+    jobs_token: SecretStr | None = None
+    ingest_entrypoint: str = Field(min_length=1, description="Command that ingests; the ingestion's id is appended")
+    ingest_cpus: float = Field(default=0.1, ge=0, description="CPU share reserved for the job's driver")
+    ingestion_roots: tuple[Path, ...] = ()
+
+    chat_models: Annotated[tuple[str, ...], Field(description="Ids an agent may name")]
+    embedding_models: Annotated[tuple[str, ...], Field(description="Ids a knowledge base may name")]
+
+    database_connections: int = Field(default=10, ge=1, description="Kept open; as many again under load")
+    statement_seconds_max: float = Field(default=10.0, gt=0)
+    lock_seconds_max: float = Field(default=5.0, gt=0)
+    connect_seconds_max: float = Field(default=5.0, gt=0, description="To PostgreSQL, Redis and the Jobs API")
+    jobs_seconds_max: float = Field(default=15.0, gt=0, description="One call of the Jobs API")
+
+    watch_seconds: float = Field(default=2.0, gt=0, description="Between two looks at running ingestions")
+    submit_seconds_max: float = Field(default=300.0, gt=0, description="A job not submitted by then has failed")
+    reap_seconds: float = Field(default=2.0, gt=0, description="Between two looks for calls of lost gateways")
+    reap_grace_seconds: float = Field(default=10.0, ge=0, description="A replica stays lost so long before it counts")
+    claim_idle_seconds: float = Field(default=15.0, gt=0, description="An entry unacknowledged so long is taken over")
+    restart_seconds_max: float = Field(default=5.0, gt=0, description="Longest pause before a crashed task restarts")
+
+    @field_validator("cluster_secret", "operator_key", "key_pepper")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < SECRET_LENGTH_MIN:
+            raise ValueError(f"must have at least {SECRET_LENGTH_MIN} characters")
+        return value

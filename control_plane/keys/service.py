@@ -1,0 +1,82 @@
+"""What can be done with API keys."""
+
+from datetime import UTC, datetime
+
+from pydantic import SecretStr
+
+from control_plane.agents import repository as agents
+from control_plane.database import Transaction, unix_seconds, utc_now
+from control_plane.identifiers import new_id
+from control_plane.keys import repository, secrets
+from control_plane.keys.schemas import ApiKeyCreate
+from control_plane.keys.tables import ApiKey
+from control_plane.tenancy import Scope
+from control_plane.tenants.tables import Organisation, Project, User
+from models.errors import InvalidRequest, NotFound, Unauthenticated
+from models.identity import Limits, Principal
+
+
+async def create(scope: Scope, body: ApiKeyCreate, pepper: SecretStr) -> tuple[ApiKey, str]:
+    """A new key's row, and the key. Raises InvalidRequest where project or user are not the organisation's."""
+    try:
+        await scope.get(Project, body.project_id, "project")
+        if body.user_id is not None:
+            await scope.get(User, body.user_id, "user")
+    except NotFound as error:
+        param = "project_id" if "project" in error.message else "user_id"
+        raise InvalidRequest(error.message, param=param) from error
+    fresh = secrets.generate(pepper)
+    row = ApiKey(
+        id=new_id("key"),
+        project_id=body.project_id,
+        user_id=body.user_id,
+        name=body.name,
+        prefix=fresh.prefix,
+        digest=fresh.digest,
+        role=body.role,
+        allowed_models=None if body.allowed_models is None else list(body.allowed_models),
+        limits=body.limits.model_dump(exclude_none=True),
+        expires_at=None if body.expires_at is None else datetime.fromtimestamp(body.expires_at, UTC),
+    )
+    scope.add(row)
+    await scope.session.flush()
+    return row, fresh.key
+
+
+async def revoke(scope: Scope, key_id: str) -> ApiKey:
+    """Revoke for ever; doing it again changes nothing. Raises NotFound."""
+    row = await scope.get(ApiKey, key_id, "API key", lock=True)
+    row.revoked_at = row.revoked_at or utc_now()
+    return row
+
+
+async def authenticate(transaction: Transaction, key: str, pepper: SecretStr) -> Principal:
+    """The principal of a key. Raises Unauthenticated, the same for every reason."""
+    prefix = secrets.prefix_of(key)
+    found = None if prefix is None else await repository.usable(transaction.session, prefix)
+    right = secrets.matches(key, found[0].digest if found else None, pepper)
+    if found is None or not right or _expired(found[0]):
+        raise Unauthenticated("The API key is not valid.")
+    return await _principal(transaction, *found)
+
+
+def _expired(row: ApiKey) -> bool:
+    return row.expires_at is not None and row.expires_at <= utc_now()
+
+
+async def _principal(transaction: Transaction, row: ApiKey, project: Project, organisation: Organisation) -> Principal:
+    return Principal.model_validate(
+        {
+            "organisation_id": organisation.id,
+            "project_id": project.id,
+            "api_key_id": row.id,
+            "user_id": row.user_id,
+            "role": row.role,
+            "expires_at": unix_seconds(row.expires_at) if row.expires_at else None,
+            "allowed_models": None if row.allowed_models is None else tuple(row.allowed_models),
+            "agents": tuple(await agents.routes(Scope(transaction, organisation.id))),
+            "organisation_limits": Limits.model_validate(organisation.limits),
+            "project_limits": Limits.model_validate(project.limits),
+            "key_limits": Limits.model_validate(row.limits),
+        }
+    )

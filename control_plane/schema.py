@@ -1,0 +1,23 @@
+"""All tables, for migrations: importing this module fills ``METADATA``."""
+
+from control_plane.agents.tables import Agent, AgentVersion
+from control_plane.database import Base
+from control_plane.keys.tables import ApiKey
+from control_plane.knowledge.tables import Document, Ingestion, KnowledgeBase
+from control_plane.tenants.tables import Organisation, Project, User
+from control_plane.usage.tables import UsageDay, UsageRow
+
+TABLES = (
+    Organisation,
+    Project,
+    User,
+    ApiKey,
+    KnowledgeBase,
+    Document,
+    Ingestion,
+    Agent,
+    AgentVersion,
+    UsageRow,
+    UsageDay,
+)
+METADATA = Base.metadata

@@ -1,0 +1,1 @@
+"""The ledger: every metered call once, and its daily roll-up."""
