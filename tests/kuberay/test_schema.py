@@ -1,6 +1,7 @@
 """Manifests against KubeRay's own definitions, strictly: a key that the definition does not name is an error."""
 
 import copy
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,22 @@ def strict(schema: Any) -> Any:
     return closed
 
 
-def definition(kind: str) -> jsonschema.Draft202012Validator:
+@functools.cache
+def parsed(path: Path) -> Any:
+    # The plain loader takes seconds for 20,000 lines.
+    versions = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)["spec"]["versions"]
+    (schema,) = [version["schema"]["openAPIV3Schema"] for version in versions if version["name"] == "v1"]
+    return schema
+
+
+def definition(kind: str, *below: str) -> jsonschema.Draft202012Validator:
+    """The validator of a custom resource, or of the part of it that ``below`` leads to."""
     path = DEFINITIONS / f"ray.io_{kind.lower()}s.yaml"
     if not path.exists():
         pytest.skip(f"KubeRay's definitions are not at {DEFINITIONS}")
-    versions = yaml.safe_load(path.read_text())["spec"]["versions"]
-    (schema,) = [version["schema"]["openAPIV3Schema"] for version in versions if version["name"] == "v1"]
+    schema = parsed(path)
+    for step in below:
+        schema = schema["items"] if step == "items" else schema["properties"][step]
     return jsonschema.Draft202012Validator(strict(schema))
 
 
@@ -65,6 +76,33 @@ def test_a_mistake_in_a_manifest_is_seen(find: Find, path: tuple[str | int, ...]
         place = place[step]
     place[key] = value
     assert len(errors(definition("RayService"), wrong)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "below"),
+    [
+        ("Deployment", "template", ("rayClusterConfig", "headGroupSpec", "template")),
+        ("Job", "template", ("rayClusterConfig", "headGroupSpec", "template")),
+        ("Service", None, ("serveService", "spec")),
+    ],
+)
+def test_built_in_kinds_meet_the_definitions_that_kuberay_repeats(
+    manifests: list[Manifest], kind: str, part: str | None, below: tuple[str, ...]
+) -> None:
+    validator = definition("RayService", "spec", *below)
+    (manifest,) = [m for m in manifests if m["kind"] == kind]
+    assert errors(validator, manifest["spec"][part] if part else manifest["spec"]) == []
+
+
+def test_network_policies_meet_the_definition_that_kuberay_repeats(manifests: list[Manifest]) -> None:
+    path = ("spec", "rayClusterConfig", "networkPolicy", "head")
+    rules = {way: definition("RayService", *path, f"{way}Rules", "items") for way in ("ingress", "egress")}
+    policies = [m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"]
+    assert len(policies) == 9
+    for policy in policies:
+        assert set(policy) <= {"podSelector", "policyTypes", "ingress", "egress"}
+        for way, validator in rules.items():
+            assert [error for rule in policy.get(way, []) for error in errors(validator, rule)] == []
 
 
 def test_serve_configuration_is_the_one_the_code_makes(find: Find, config: PlatformConfig) -> None:
