@@ -1,6 +1,6 @@
 """The manifests as data, and the configuration that one of their pods would load."""
 
-import re
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from deployments.config import PlatformConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "kuberay"
+OURS = "OBJECTA_"
 SECRETS = "secrets.example.yaml"
 
 Manifest = dict[str, Any]
@@ -37,7 +38,7 @@ def read(name: str) -> list[Manifest]:
 
 def templates(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
     spec = manifest.get("spec") or {}
-    cluster = spec.get("rayClusterConfig") or spec.get("rayClusterSpec")
+    cluster = spec.get("rayClusterConfig")
     if cluster:
         yield "head", cluster["headGroupSpec"]["template"]
         for group in cluster["workerGroupSpecs"]:
@@ -108,8 +109,10 @@ def load(
     def load_with(environment: Mapping[str, str]) -> PlatformConfig:
         file = tmp_path / "platform.yaml"
         file.write_text(find("ConfigMap", "objecta-config")["data"]["platform.yaml"])
+        for name in [name for name in os.environ if name.startswith(OURS)]:
+            monkeypatch.delenv(name)
         for name, value in environment.items():
-            if re.match("OBJECTA_", name):
+            if name.startswith(OURS):
                 monkeypatch.setenv(name, value)
         monkeypatch.setenv("OBJECTA_CONFIG", str(file))
         return PlatformConfig.load()

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import ray
 import yaml
 
+from control_plane.config import ControlPlaneConfig
 from deployments.config import PlatformConfig
+from deployments.control_plane import INGEST_ENTRYPOINT
 from deployments.platform import GATEWAY_CPUS, SERVICE_CPUS, placement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,15 +42,7 @@ def test_every_pod_loads_the_configuration_from_its_own_environment(
     load: Callable[[Mapping[str, str]], PlatformConfig],
 ) -> None:
     assert {pod.owner for pod in pods} == {
-        *(
-            "Deployment/pod",
-            "Job/pod",
-            "RayService/head",
-            "RayService/cpu",
-            "RayService/gpu",
-            "RayJob/head",
-            "RayJob/cpu",
-        )
+        *("Deployment/pod", "Job/pod", "RayService/head", "RayService/cpu", "RayService/gpu")
     }
     for pod in pods:
         environment = environment_of(pod)
@@ -61,7 +54,7 @@ def test_every_pod_loads_the_configuration_from_its_own_environment(
 
 
 def test_ray_pods_never_hold_the_secrets_of_the_control_plane(pods: list[Any]) -> None:
-    for pod in named(pods, "RayService", "RayJob"):
+    for pod in named(pods, "RayService"):
         assert secret_keys(pod) == {"redis-url", "cluster-secret"}
     (job,) = named(pods, "Job")
     assert secret_keys(job) == set()
@@ -74,14 +67,21 @@ def test_the_example_holds_no_secret(secrets: dict[str, dict[str, str]]) -> None
 
 
 def test_ray_finds_its_token_and_its_redis_password(find: Find, secrets: dict[str, dict[str, str]]) -> None:
-    service, job = find("RayService", "objecta"), find("RayJob", "objecta-ingest-")
-    for cluster in (service["spec"]["rayClusterConfig"], job["spec"]["rayClusterSpec"]):
-        assert cluster["authOptions"]["mode"] == "token"
-        assert "auth_token" in secrets[cluster["authOptions"]["secretName"]]
-        assert cluster["rayVersion"] == ray.__version__
-    password = service["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]["redisPassword"]
-    reference = password["valueFrom"]["secretKeyRef"]
+    cluster = find("RayService", "objecta")["spec"]["rayClusterConfig"]
+    assert cluster["authOptions"]["mode"] == "token"
+    assert "auth_token" in secrets[cluster["authOptions"]["secretName"]]
+    assert cluster["rayVersion"] == ray.__version__
+    reference = cluster["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]["secretKeyRef"]
     assert reference["key"] in secrets[reference["name"]]
+
+
+def test_the_job_is_the_one_that_the_control_plane_would_submit(find: Find) -> None:
+    job = find("RayJob", "objecta-ingest-")["spec"]
+    assert job["entrypoint"] == f"{INGEST_ENTRYPOINT} {job['jobId']}"
+    assert job["entrypointNumCpus"] == ControlPlaneConfig.model_fields["ingest_cpus"].default
+    # What KubeRay refuses together with a selector.
+    assert job["backoffLimit"] == 0
+    assert job["shutdownAfterJobFinishes"] is False
 
 
 def test_head_and_workers_run_serve_behind_haproxy(
@@ -114,7 +114,7 @@ def test_volumes_claims_and_ports_exist(pods: list[Any], manifests: list[Manifes
 
 def test_every_path_of_the_configuration_is_mounted_where_it_is_used(pods: list[Any], config: PlatformConfig) -> None:
     wanted = {str(config.model_store), config.knowledge_store, *map(str, config.ingestion_roots)}
-    for pod in named(pods, "RayService", "RayJob"):
+    for pod in named(pods, "RayService"):
         mounts = {mount["mountPath"]: mount for mount in pod.container["volumeMounts"]}
         assert wanted <= set(mounts)
         assert mounts[str(config.model_store)]["readOnly"]
@@ -152,7 +152,7 @@ def test_pods_are_confined(pods: list[Any], find: Find) -> None:
 
 
 def test_whatever_serves_has_all_three_probes(pods: list[Any]) -> None:
-    for pod in named(pods, "Deployment", "RayService", "RayJob"):
+    for pod in named(pods, "Deployment", "RayService"):
         assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(pod.container), pod.owner
 
 
@@ -200,8 +200,6 @@ def test_the_smallest_cluster_holds_the_smallest_platform(find: Find, config: Pl
     assert services + sum(replicas * need["num_cpus"] for replicas, need in needs) <= cpus
 
 
-@pytest.mark.parametrize("kind", ["RayService", "RayJob"])
-def test_nothing_is_scheduled_on_a_head(find: Find, kind: str) -> None:
-    manifest = find(kind, "objecta" if kind == "RayService" else "objecta-ingest-")["spec"]
-    cluster = manifest.get("rayClusterConfig") or manifest["rayClusterSpec"]
-    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+def test_nothing_is_scheduled_on_the_head(find: Find) -> None:
+    head = find("RayService", "objecta")["spec"]["rayClusterConfig"]["headGroupSpec"]
+    assert head["rayStartParams"]["num-cpus"] == "0"

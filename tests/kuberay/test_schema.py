@@ -98,7 +98,7 @@ def test_network_policies_meet_the_definition_that_kuberay_repeats(manifests: li
     path = ("spec", "rayClusterConfig", "networkPolicy", "head")
     rules = {way: definition("RayService", *path, f"{way}Rules", "items") for way in ("ingress", "egress")}
     policies = [m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"]
-    assert len(policies) == 9
+    assert len(policies) == 7
     for policy in policies:
         assert set(policy) <= {"podSelector", "policyTypes", "ingress", "egress"}
         for way, validator in rules.items():
