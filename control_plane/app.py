@@ -18,14 +18,22 @@ from redis.backoff import NoBackoff
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from control_plane import errors, health
+from control_plane.agents import endpoints as agents
 from control_plane.config import ControlPlaneConfig
 from control_plane.context import Context
 from control_plane.database import create_engine
 from control_plane.edge import DOCS_PATH, INTERNAL_PREFIX, Edge
 from control_plane.invalidation import Invalidations
 from control_plane.keys import endpoints as keys
+from control_plane.knowledge import endpoints as knowledge
+from control_plane.knowledge.jobs import JobsClient
+from control_plane.knowledge.watcher import Watcher
 from control_plane.supervision import Bell, supervised
 from control_plane.tenants import endpoints as tenants
+from control_plane.usage import endpoints as usage
+from control_plane.usage.consumer import Consumer
+from control_plane.usage.reaper import Reaper
+from control_plane.usage.stream import UsageStream
 
 API_PREFIX = "/api/v1"
 REDIS_SECONDS_MAX = 5.0
@@ -63,8 +71,16 @@ def create_context(config: ControlPlaneConfig) -> Context:
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     """The background tasks run while the application serves."""
     context: Context = app.state.context
-    async with supervised({}, context.config.restart_seconds_max):
+    config = context.config
+    jobs = JobsClient(config.jobs_url, config.jobs_token, config.jobs_seconds_max)
+    tasks = {
+        "usage consumer": Consumer(UsageStream(context.redis), context.sessions, config.claim_idle_seconds).run,
+        "usage reaper": Reaper(context.redis, config).run,
+        "ingestion watcher": Watcher(config, context.sessions, jobs, context.jobs_bell).run,
+    }
+    async with supervised(tasks, config.restart_seconds_max):
         yield
+    await jobs.close()
     await context.redis.aclose()
     await context.engine.dispose()
 
@@ -82,10 +98,18 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
     )
     app.state.context = create_context(config)
     public = APIRouter(prefix=API_PREFIX)
-    for router in (keys.me, tenants.organisations, tenants.router, keys.router):
+    for router in (
+        keys.me,
+        tenants.organisations,
+        tenants.router,
+        keys.router,
+        agents.router,
+        knowledge.router,
+        usage.router,
+    ):
         public.include_router(router)
     internal = APIRouter(prefix=INTERNAL_PREFIX, include_in_schema=False)
-    for router in (keys.internal,):
+    for router in (keys.internal, agents.internal, knowledge.internal):
         internal.include_router(router)
     for router in (public, internal, health.router):
         app.include_router(router)

@@ -6,9 +6,12 @@ from typing import Annotated, Generic, Literal, TypeVar
 from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from control_plane.database import BIGINT_MAX
+from models.errors import InvalidRequest
+
 LIMIT_MAX = 100
 LIMIT_DEFAULT = 20
-CURSOR_LENGTH_MAX = 4_096
+CURSOR_LENGTH_MAX = 4_000
 
 
 class Page(BaseModel):
@@ -31,6 +34,15 @@ def page_query(
 
 
 PageQuery = Annotated[Page, Depends(page_query)]
+
+
+def number_cursor(page: Page) -> int | None:
+    """``page.after`` of a list whose entries are numbered. Raises InvalidRequest where it is no number."""
+    if page.after is None:
+        return None
+    if not page.after.isascii() or not page.after.isdecimal() or int(page.after) > BIGINT_MAX:
+        raise InvalidRequest("'after' must be the last_id of a page of this list.", param="after")
+    return int(page.after)
 
 
 Entry = TypeVar("Entry", bound=BaseModel)

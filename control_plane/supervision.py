@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 RESTART_SECONDS_MIN = 0.1
@@ -52,7 +52,7 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], restart_secon
 
 @asynccontextmanager
 async def supervised(
-    tasks: dict[str, Callable[[], Awaitable[None]]], restart_seconds_max: float
+    tasks: Mapping[str, Callable[[], Awaitable[None]]], restart_seconds_max: float
 ) -> AsyncGenerator[None]:
     """The tasks run while the block does; leaving it cancels them and waits for them."""
     running = [asyncio.create_task(supervise(name, run, restart_seconds_max), name=name) for name, run in tasks.items()]

@@ -6,7 +6,7 @@ Invariants
 3. A row of another organisation and a row that does not exist are the same: NotFound.
 """
 
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -30,6 +30,7 @@ class TenantOwned(TenantMarked):
 
 
 Row = TypeVar("Row", bound=TenantMarked)
+Columns = TypeVarTuple("Columns")
 
 
 def same_tenant(column: str, table: str) -> ForeignKeyConstraint:
@@ -53,7 +54,7 @@ class Scope:
         """A query over this organisation's rows of ``table``."""
         return self.restrict(select(table), table)
 
-    def restrict(self, query: Select[Any], table: type[TenantMarked]) -> Select[Any]:
+    def restrict(self, query: Select[*Columns], table: type[TenantMarked]) -> Select[*Columns]:
         """``query`` (which reads ``table``), restricted to this organisation."""
         return query.where(table.organisation_id == self.organisation_id)
 

@@ -1,8 +1,11 @@
 """Agents' queries that more than one service asks."""
 
-from control_plane.agents.tables import Agent
+from sqlalchemy import func, select
+
+from control_plane.agents.tables import Agent, AgentVersion
 from control_plane.database import unix_seconds
 from control_plane.tenancy import Scope
+from models.errors import NotFound
 from models.identity import AgentRoute
 
 
@@ -16,3 +19,17 @@ async def routes(scope: Scope) -> list[AgentRoute]:
         for row in await scope.session.scalars(query)
         if row.published_version is not None and row.published_at is not None
     ]
+
+
+async def version(scope: Scope, agent_id: str, number: int) -> AgentVersion:
+    """Raises NotFound."""
+    query = scope.select(AgentVersion).where(AgentVersion.agent_id == agent_id, AgentVersion.number == number)
+    row = await scope.session.scalar(query)
+    if row is None:
+        raise NotFound("There is no such version of this agent.")
+    return row
+
+
+async def count(scope: Scope) -> int:
+    """How many agents the organisation has."""
+    return await scope.session.scalar(scope.restrict(select(func.count(Agent.id)), Agent)) or 0

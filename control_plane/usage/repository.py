@@ -1,0 +1,116 @@
+"""The ledger's queries.
+
+Invariants
+1. An event is counted in the roll-up exactly when its row was inserted: both happen in one transaction.
+2. Rows are written in the order of their keys, so that two consumers cannot deadlock.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Select, Text, case, func, or_, select
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from control_plane.database import utc_now
+from control_plane.pages import Page
+from control_plane.tenancy import Scope
+from control_plane.usage.schemas import TOKENS, GroupBy, Sums, UsageGroup, columns_of, day_of
+from control_plane.usage.tables import UsageDay, UsageRow
+from models.errors import InvalidRequest
+from models.usage import UsageEvent
+
+DAY_KEY = ("organisation_id", "day", "project_id", "api_key_id", "model", "kind")
+DAY_SUMS = ("calls", "failed_calls", *TOKENS.values(), "cost_micro")
+GROUPS: dict[GroupBy, ColumnElement[str]] = {
+    "model": cast("ColumnElement[str]", UsageDay.model),
+    "project": cast("ColumnElement[str]", UsageDay.project_id),
+    "api_key": cast("ColumnElement[str]", UsageDay.api_key_id),
+    "day": sql_cast(UsageDay.day, Text),
+}
+
+
+async def record(session: AsyncSession, events: Sequence[UsageEvent]) -> int:
+    """Write events to the ledger and its roll-up; those that are there already are left. Returns how many were new."""
+    by_id = {event.event_id: event for event in events}
+    if not by_id:
+        return 0
+    rows = [{**columns_of(by_id[name]), "received_at": utc_now()} for name in sorted(by_id)]
+    statement = insert(UsageRow).values(rows).on_conflict_do_nothing(index_elements=["event_id"])
+    new = (await session.scalars(statement.returning(UsageRow.event_id))).all()
+    await _roll_up(session, [by_id[name] for name in new])
+    return len(new)
+
+
+async def _roll_up(session: AsyncSession, events: Sequence[UsageEvent]) -> None:
+    days: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(DAY_SUMS))
+    for event in events:
+        columns = {**columns_of(event), "day": day_of(event), "calls": 1, "failed_calls": int(event.status != "ok")}
+        if event.kind == "agent":
+            columns |= dict.fromkeys(TOKENS.values(), 0)
+        sums = days[tuple(columns[name] for name in DAY_KEY)]
+        for place, name in enumerate(DAY_SUMS):
+            sums[place] += cast("int", columns[name])
+    if days:
+        rows = [dict(zip((*DAY_KEY, *DAY_SUMS), (*key, *days[key]), strict=True)) for key in sorted(days)]
+        statement = insert(UsageDay).values(rows)
+        grown = {name: getattr(UsageDay, name) + statement.excluded[name] for name in DAY_SUMS}
+        await session.execute(statement.on_conflict_do_update(index_elements=DAY_KEY, set_=grown))
+
+
+async def events(scope: Scope, page: Page, request_id: str | None) -> tuple[list[UsageRow], bool]:
+    """One page of events, the last received first; of one request and what was called on its behalf.
+
+    Raises InvalidRequest where ``page.after`` is no event of the organisation.
+    """
+    query = scope.select(UsageRow)
+    if request_id is not None:
+        query = query.where(or_(UsageRow.request_id == request_id, UsageRow.parent_request_id == request_id))
+    place = None
+    if page.after is not None:
+        cursor = scope.restrict(select(UsageRow.sequence), UsageRow).where(UsageRow.event_id == page.after)
+        place = await scope.session.scalar(cursor)
+        if place is None:
+            raise InvalidRequest("'after' is not an event of this organisation.", param="after")
+    return await scope.page(query, UsageRow.sequence, page, place)
+
+
+async def total(scope: Scope, since: date | None, until: date | None) -> Sums:
+    """Sums over the days from ``since`` to ``until``, both included."""
+    query = _between(scope.restrict(select(*_sums()), UsageDay), since, until)
+    return Sums.model_validate(dict((await scope.session.execute(query)).mappings().one()))
+
+
+async def grouped(
+    scope: Scope, page: Page, group_by: GroupBy, since: date | None, until: date | None
+) -> tuple[list[UsageGroup], bool]:
+    """One page of sums by group, in falling order of the group's key."""
+    key = GROUPS[group_by]
+    query = _between(scope.restrict(select(key.label("key"), *_sums()), UsageDay), since, until)
+    if page.after is not None:
+        query = query.where(key < page.after)
+    query = query.group_by(key).order_by(key.desc()).limit(page.limit + 1)
+    groups = [UsageGroup.model_validate(dict(row)) for row in (await scope.session.execute(query)).mappings()]
+    return groups[: page.limit], len(groups) > page.limit
+
+
+def _sums() -> list[ColumnElement[Any]]:
+    columns = {name: cast("InstrumentedAttribute[int]", getattr(UsageDay, name)) for name in DAY_SUMS}
+    sums = [_sum(column).label(name) for name, column in columns.items()]
+    return [*sums, _sum(case((UsageDay.kind == "agent", UsageDay.calls), else_=0)).label("agent_calls")]
+
+
+def _sum(column: Any) -> ColumnElement[Any]:
+    return func.coalesce(func.sum(column), 0)
+
+
+def _between(query: Select[Any], since: date | None, until: date | None) -> Select[Any]:
+    if since is not None:
+        query = query.where(UsageDay.day >= since)
+    if until is not None:
+        query = query.where(UsageDay.day <= until)
+    return query
