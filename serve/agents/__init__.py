@@ -1,0 +1,1 @@
+"""The agent runtime: published agents as models, on LangChain against our own gateway. See docs/architecture.md."""
