@@ -1,13 +1,19 @@
 """One migrated database a session, copied for each test; the application in process, its peers real."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from control_plane.app import create_app
 from control_plane.config import ControlPlaneConfig
@@ -47,7 +53,7 @@ def config(database_url: str, redis_url: str, tmp_path: Path) -> ControlPlaneCon
         cluster_secret=SECRET,
         operator_key=OPERATOR,
         key_pepper=PEPPER,
-        jobs_url=f"http://127.0.0.1:9{tmp_path.name[-1:]}",
+        jobs_url="http://127.0.0.1:9",
         jobs_token="test-ray-token",
         ingest_entrypoint="python -m deployments.ingest",
         ingestion_roots=(root,),
@@ -136,4 +142,84 @@ async def rival(app: FastAPI, operator: httpx.AsyncClient) -> AsyncIterator[Tena
     await tenant.client.aclose()
 
 
-RedisFactory = Callable[[], Any]
+class JobsApi:
+    """A peer on a socket that speaks Ray's Jobs API as Ray 2.60 does: job_head.py, http_token_authentication.py."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.stopped: list[str] = []
+        self.broken: int | None = None
+        self.garbled = False
+        self.takes_but_fails = False
+        self.url = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        await self._answer(request, await request.body())(scope, receive, send)
+
+    def _answer(self, request: Request, body: bytes) -> Response:
+        given = request.headers.get("authorization", "")
+        if given != f"Bearer {self.token}":
+            return PlainTextResponse("Unauthorized", 403 if given else 401)
+        if self.broken:
+            return PlainTextResponse("Traceback (most recent call last): …", self.broken)
+        if self.garbled:
+            return PlainTextResponse("<html>")
+        parts = request.url.path.strip("/").split("/")
+        if request.url.path == "/api/jobs/" and request.method == "POST":
+            return self._submit(json.loads(body))
+        job = self.jobs.get(parts[2])
+        if job is None:
+            return PlainTextResponse(f"Job {parts[2]} does not exist", 404)
+        if parts[3:] == ["stop"] and request.method == "POST":
+            self.stopped.append(parts[2])
+            return JSONResponse({"stopped": True})
+        return JSONResponse(job)
+
+    def _submit(self, order: dict[str, Any]) -> Response:
+        if not isinstance(order.get("entrypoint"), str) or set(order) - {
+            *("entrypoint", "submission_id", "metadata", "entrypoint_num_cpus", "runtime_env")
+        }:
+            return PlainTextResponse("Traceback (most recent call last): …", 400)
+        name = order["submission_id"]
+        if name in self.jobs:
+            return PlainTextResponse("RuntimeError: … already exists", 500)
+        self.jobs[name] = {"type": "SUBMISSION", "submission_id": name, "status": "PENDING", **order}
+        if self.takes_but_fails:
+            return PlainTextResponse("Traceback (most recent call last): …", 500)
+        return JSONResponse({"job_id": name, "submission_id": name})
+
+
+@pytest.fixture
+async def jobs_api() -> AsyncIterator[JobsApi]:
+    api = JobsApi("test-ray-token")
+    server = uvicorn.Server(uvicorn.Config(api, port=0, lifespan="off", log_level="error", ws="none"))
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    api.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    yield api
+    server.should_exit = True
+    await serving
+    listening.close()
+
+
+async def eventually(look: Callable[[], Awaitable[Any]], seconds_max: float = 20.0) -> Any:
+    """What ``look`` answers as soon as it is true."""
+    async with asyncio.timeout(seconds_max):
+        while True:
+            if found := await look():
+                return found
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., Awaitable[Any]]:
+    return eventually
+
+
+@pytest.fixture
+def running() -> Callable[[FastAPI], Any]:
+    """The application's lifespan as a context manager: its tasks run inside it."""
+    return lambda app: app.router.lifespan_context(app)
