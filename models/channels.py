@@ -21,6 +21,9 @@ OPEN_CALLS = "objecta:calls:open"
 """Redis hash: event id → ``<replica id>|<UsageEvent JSON>``, written at admission, removed at settlement. An entry
 whose replica has no heartbeat belongs to a call that its gateway lost; the event holds what was known then."""
 
+SETTLED_PREFIX = "objecta:calls:settled:"
+"""A key per settled event, for a while: an event whose settlement is sent again is not added again."""
+
 REPLICA_PREFIX = "objecta:replica:"
 """A key per gateway replica, renewed while it lives, expiring ``REPLICA_LEASE_SECONDS`` after its death."""
 

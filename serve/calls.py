@@ -1,0 +1,201 @@
+"""A call's life, from its headers to its usage event.
+
+1. Who calls: an API key, or one of our own processes for a principal it names.
+2. What is asked: a body within bounds, a model this principal may use, parameters the upstream can honour.
+3. Admission: one Redis round trip. What is refused up to here costs nothing and leaves no event.
+4. The upstream answers, whole or as a stream; a client that hangs up cuts the upstream off.
+5. In ``finally``: exactly one usage event, handed over without waiting.
+"""
+
+import asyncio
+import re
+import time
+
+from uuid_utils import uuid7
+
+from models.channels import PARENT_REQUEST_HEADER, PRINCIPAL_HEADER, REQUEST_ID_HEADER
+from models.errors import PlatformError, Unauthenticated
+from models.identity import Principal
+from serve.admission import Admission, RateHeaders, held_places
+from serve.asgi import ClientDisconnected, Receive, Scope, Send, header, read_body
+from serve.auth import Authenticator
+from serve.config import GatewayConfig
+from serve.guard import holds_secret
+from serve.hangup import HangUp
+from serve.metering import Meter
+from serve.metrics import Metrics
+from serve.records import CLIENT_GONE_STATUS, Call
+from serve.relay import HeaderList, Patience, StreamRelay, relay_whole
+from serve.routing import Endpoint, Routes, Target, prepared
+from serve.streams import StreamShape
+from serve.upstreams import too_slow
+from serve.validation import model_of, parse_body
+
+AUTHORIZATION = b"authorization"
+PRINCIPAL = PRINCIPAL_HEADER.encode()
+PARENT = PARENT_REQUEST_HEADER.encode()
+REQUEST_ID = REQUEST_ID_HEADER.encode()
+SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+API_VERSION = b"2020-10-01"
+
+
+def request_id(scope: Scope) -> str:
+    """The client's own where it is sane, else a new one."""
+    given = header(scope, REQUEST_ID)
+    return given.decode() if given and SANE_ID.fullmatch(given) else f"req_{uuid7().hex}"
+
+
+class Calls:
+    """Runs inference calls for one replica."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        authenticator: Authenticator,
+        routes: Routes,
+        admission: Admission,
+        meter: Meter,
+        metrics: Metrics,
+    ) -> None:
+        self._config = config
+        self._secret = config.cluster_secret.get_secret_value().encode()
+        self._authenticator = authenticator
+        self._routes = routes
+        self._admission = admission
+        self._meter = meter
+        self._metrics = metrics
+        self.closing = False
+
+    async def principal(self, scope: Scope) -> tuple[Principal, str | None]:
+        """Who calls, and for which request of theirs one of our processes calls on their behalf.
+
+        Raises Unauthenticated, Unavailable.
+        """
+        named = header(scope, PRINCIPAL)
+        if named is None or not holds_secret(scope, self._secret):
+            return await self._authenticator.authenticate(header(scope, AUTHORIZATION)), None
+        try:
+            principal = Principal.from_header(named.decode())
+        except ValueError:
+            raise Unauthenticated("The principal's header is not one.") from None
+        parent = header(scope, PARENT)
+        return principal, parent.decode(errors="replace") if parent else None
+
+    async def answer(self, endpoint: Endpoint, request: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """One call. Raises what the client is to be told where nothing was sent yet; ClientDisconnected."""
+        started = time.monotonic()
+        principal, parent = await self.principal(scope)
+        raw = await read_body(receive, scope, self._config.body_bytes_max)
+        body = parse_body(scope, raw)
+        model = model_of(body)
+        endpoint.check(body)
+        target = self._routes.find(principal, model, endpoint, inner=parent is not None)
+        raw, shape = prepared(endpoint, target, body, raw)
+        call = Call(
+            request_id=request,
+            parent_request_id=parent,
+            principal=principal,
+            kind=endpoint.kind if target.entry else "agent",
+            model=model,
+            upstream=target.upstream.name,
+            streamed=shape is not None,
+            price=target.price(),
+            body_bytes=len(raw),
+            context_window=target.context_window,
+            started=started,
+        )
+        await self._admitted(call, target, endpoint.path, raw, shape, receive, send)
+
+    async def _admitted(
+        self,
+        call: Call,
+        target: Target,
+        path: str,
+        raw: bytes,
+        shape: StreamShape | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        inner = call.parent_request_id is not None
+        refused = False
+        self._metrics.in_flight.inc()
+        try:
+            try:
+                limits = await self._admission.admit(call.principal, call.event_id, call.opening(), inner=inner)
+            except PlatformError:
+                refused = True
+                raise
+            await self._run(call, target, path, raw, shape, limits, receive, send)
+        except PlatformError as error:
+            call.end("error", error.status)
+            raise
+        except ClientDisconnected:
+            call.end("client_gone", CLIENT_GONE_STATUS)
+            raise
+        except asyncio.CancelledError:
+            # Serve cancels the handler of a client that left; a replica that stops cancels all of them.
+            call.end("gateway_lost" if self.closing else "client_gone", CLIENT_GONE_STATUS)
+            raise
+        finally:
+            self._metrics.in_flight.dec()
+            if not refused:
+                call.count()
+                self._meter.settle(call.event_id, call.event(), held_places(call.principal, inner=inner))
+                self._metrics.settled(call)
+
+    async def _run(
+        self,
+        call: Call,
+        target: Target,
+        path: str,
+        raw: bytes,
+        shape: StreamShape | None,
+        limits: RateHeaders,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        timeouts = self._config.timeouts
+        upstream = target.upstream
+        relay: StreamRelay | None = None
+        body = b""
+        headers: HeaderList = []
+        try:
+            async with HangUp(receive) as watch, asyncio.timeout(timeouts.first_byte_seconds) as timeout:
+                relay = StreamRelay(call, shape, send, watch) if shape else None
+                response = await upstream.post(path, raw, _headers_for(call, target), call.model, streamed=bool(shape))
+                patience = Patience(timeout, timeouts.idle_seconds, timeouts.total_seconds)
+                headers = answer_headers(call, limits)
+                if relay:
+                    await relay.run(response, [EVENTS, *headers], patience)
+                else:
+                    body = await relay_whole(response, call, self._config, patience)
+        except TimeoutError:
+            if relay is None:
+                raise too_slow(call.model) from None
+            await relay.fail(too_slow(call.model))
+            return
+        if relay is None:
+            call.end("ok", 200)
+            length = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": 200, "headers": length + headers})
+            await send({"type": "http.response.body", "body": body})
+
+
+def _headers_for(call: Call, target: Target) -> dict[str, str]:
+    if not target.upstream.own:
+        return {REQUEST_ID_HEADER: call.request_id}
+    return {REQUEST_ID_HEADER: call.request_id, PRINCIPAL_HEADER: call.principal.to_header()}
+
+
+def answer_headers(call: Call, limits: RateHeaders) -> HeaderList:
+    """What every successful inference answer bears, beside its type."""
+    return [
+        (REQUEST_ID, call.request_id.encode()),
+        (b"openai-version", API_VERSION),
+        (b"openai-organization", call.principal.organisation_id.encode()),
+        (b"openai-processing-ms", b"%d" % call.elapsed_ms()),
+        (b"x-objecta-model", call.model.encode()),
+        (b"x-objecta-upstream", call.upstream.encode()),
+        *limits,
+    ]

@@ -1,0 +1,66 @@
+"""What the gateway is told: where its neighbours are, what it serves, and every limit it keeps."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from models.catalogue import CatalogueEntry
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Upstream(_Frozen):
+    """An OpenAI-dialect HTTP server. ``internal`` ones are ours: they get the cluster secret and vLLM's extras."""
+
+    name: str = Field(min_length=1)
+    base_url: str = Field(description="Up to and without /v1")
+    api_key: SecretStr | None = None
+    internal: bool = False
+
+
+class ModelRoute(_Frozen):
+    """A served model and who answers for it."""
+
+    entry: CatalogueEntry
+    upstream: Upstream
+
+
+class Timeouts(_Frozen):
+    """Seconds to wait for an upstream. A whole answer comes with its first byte, so that wait is long."""
+
+    connect_seconds: float = Field(default=5.0, gt=0)
+    first_byte_seconds: float = Field(default=600.0, gt=0)
+    idle_seconds: float = Field(default=120.0, gt=0, description="Between two reads of an answer")
+    total_seconds: float = Field(default=3_600.0, gt=0)
+
+
+class KeyCache(_Frozen):
+    """How long an authenticated key is believed; invalidation shortens it, an absent control plane stretches it."""
+
+    entries_max: int = Field(default=10_000, ge=1)
+    age_seconds_max: float = Field(default=60.0, gt=0)
+    unheard_seconds_max: float = Field(default=1.0, gt=0, description="Age while invalidations cannot be heard")
+    refused_seconds_max: float = Field(default=2.0, ge=0, description="How long a wrong key is remembered")
+    stale_seconds_max: float = Field(default=3_600.0, ge=0, description="Age while the control plane is away")
+    ask_seconds_max: float = Field(default=2.0, gt=0)
+    asks_max: int = Field(default=32, ge=1, description="Questions to the control plane at once")
+
+
+class GatewayConfig(_Frozen):
+    """Everything a gateway replica needs. Agents answer as the model ``agent/<slug>`` through ``agents``."""
+
+    control_plane_url: str
+    cluster_secret: SecretStr
+    redis_url: SecretStr
+    spool_folder: Path = Field(description="Usage events wait here while Redis is away; shared by a node's replicas")
+    routes: tuple[ModelRoute, ...]
+    agents: Upstream
+    timeouts: Timeouts = Timeouts()
+    keys: KeyCache = KeyCache()
+    body_bytes_max: int = Field(default=10 * 1024 * 1024, ge=1)
+    answer_bytes_max: int = Field(default=256 * 1024 * 1024, ge=1, description="Of an answer that is not streamed")
+    redis_seconds_max: float = Field(default=0.5, gt=0, description="Longest wait of a call for Redis")
+    redis_rest_seconds: float = Field(default=1.0, ge=0, description="How long Redis is left alone after it failed")
+    drain_seconds: float = Field(default=1.0, gt=0, description="Between two tries to empty the spool")

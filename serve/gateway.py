@@ -1,0 +1,203 @@
+"""The gateway: one raw ASGI application that answers for every model. See ``serve.calls`` for a call's life.
+
+Invariants
+1. Every answer that is not a success is OpenAI's error object with our request id; what we did not foresee is logged
+   and answers 500 without a word of its inside.
+2. No header of an outside caller reaches an upstream; the names of our own headers count only beside the secret.
+3. ``close`` returns when every admitted call is settled and every usage event is in Redis or on disk.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from models.catalogue import CatalogueEntry
+from models.errors import MethodNotAllowed, NotFound, PlatformError
+from models.identity import AgentRoute
+from serve.admission import Admission
+from serve.allowlist import local_path
+from serve.asgi import ClientDisconnected, Message, Receive, Scope, Send, send_bytes, send_error, send_json
+from serve.auth import Authenticator
+from serve.calls import REQUEST_ID, Calls, request_id
+from serve.config import GatewayConfig
+from serve.directory import KeyDirectory
+from serve.health import Health
+from serve.listener import Listener
+from serve.metering import Meter
+from serve.metrics import Metrics
+from serve.routing import ENDPOINTS, Routes, model_not_found
+from serve.scripts import ScriptRunner
+from serve.spool import Spool
+from serve.upstreams import session
+
+MODELS = "/v1/models"
+MODEL_PREFIX = "/v1/models/"
+OWNER = "objecta"
+READS = frozenset({"GET", "HEAD"})
+
+logger = logging.getLogger(__name__)
+
+Page = Callable[[str, Scope, Send], Awaitable[None]]
+
+
+class Gateway:
+    """One replica. ``start`` before the first call, or through ASGI's lifespan."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self._replica = uuid.uuid4().hex
+        self._running: set[asyncio.Task[None]] = set()
+        self._started = False
+        self._pages: dict[str, Page] = {
+            MODELS: self._list_models,
+            "/health/live": self._live,
+            "/health/ready": self._ready,
+            "/metrics": self._metrics_page,
+        }
+
+    async def start(self) -> None:
+        """Needs neither Redis nor the control plane to be there. A second time does nothing."""
+        if self._started:
+            return
+        self._started = True
+        config = self._config
+        self._http = session(config.timeouts)
+        keys = config.keys
+        self._directory = KeyDirectory(
+            self._http, config.control_plane_url, config.cluster_secret, keys.ask_seconds_max, keys.asks_max
+        )
+        self._authenticator = Authenticator(self._directory.authenticate, keys)
+        self._runner = ScriptRunner(config.redis_url, config.redis_seconds_max, config.redis_rest_seconds)
+        keeper = self._authenticator
+        self._listener = Listener(config.redis_url, keeper.invalidate, keeper.hears, keeper.deaf)
+        self._admission = Admission(self._runner, self._replica)
+        self._meter = Meter(self._runner, Spool(config.spool_folder), self._replica, config.drain_seconds)
+        self._metrics = Metrics(lambda: self._meter.spool_bytes, lambda: self._meter.waiting)
+        self._routes = Routes(self._http, config)
+        self._calls = Calls(config, self._authenticator, self._routes, self._admission, self._meter, self._metrics)
+        self._health = Health(self._admission, self._directory, self._authenticator, self._routes.upstreams())
+        self._listener.start()
+        self._admission.start()
+        self._meter.start()
+
+    async def close(self) -> None:
+        """End the calls that still run, settle them, and write every event down."""
+        if not self._started:
+            return
+        self._started = False
+        self._calls.closing = True
+        running = self._running - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        await self._listener.close()
+        await self._meter.close()
+        await self._admission.close()
+        await self._runner.close()
+        await self._http.close()
+
+    async def check_health(self) -> None:
+        """Raises RuntimeError where this process cannot do its work any more and must be replaced."""
+        if self._started and not self._meter.alive:
+            raise RuntimeError("usage events are not written any more")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live_on(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = request_id(scope)
+        task = asyncio.current_task()
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        if task is not None:
+            self._running.add(task)
+        try:
+            await self._route(request, scope, receive, watched)
+            return
+        except ClientDisconnected:
+            return
+        except PlatformError as error:
+            failure = error
+        except Exception:
+            logger.exception("unforeseen error at %s, request %s", local_path(scope), request)
+            failure = PlatformError("The server had an error while processing your request.")
+        finally:
+            if task is not None:
+                self._running.discard(task)
+        if not started:
+            self._metrics.refused(failure.status)
+            await send_error(send, failure, [(REQUEST_ID, request.encode())])
+
+    async def _route(self, request: str, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = local_path(scope), scope["method"]
+        endpoint = ENDPOINTS.get(path)
+        if endpoint is not None:
+            if method != "POST":
+                raise MethodNotAllowed(f"This address takes POST only, not {method}.")
+            await self._calls.answer(endpoint, request, scope, receive, send)
+            return
+        page = self._one_model if path.startswith(MODEL_PREFIX) else self._pages.get(path)
+        if page is None:
+            raise NotFound("There is nothing at this address.")
+        if method not in READS:
+            raise MethodNotAllowed(f"This address takes GET only, not {method}.")
+        await page(request, scope, send)
+
+    async def _list_models(self, request: str, scope: Scope, send: Send) -> None:
+        principal, _ = await self._calls.principal(scope)
+        data = [model_object(model) for model in self._routes.models(principal)]
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+        await self._send(request, send, {"object": "list", "data": data, **ends, "has_more": False})
+
+    async def _one_model(self, request: str, scope: Scope, send: Send) -> None:
+        principal, _ = await self._calls.principal(scope)
+        name = local_path(scope).removeprefix(MODEL_PREFIX)
+        for model in self._routes.models(principal):
+            found = model_object(model)
+            if found["id"] == name:
+                await self._send(request, send, found)
+                return
+        raise model_not_found(name)
+
+    async def _live(self, request: str, scope: Scope, send: Send) -> None:  # noqa: ARG002 - a page's signature
+        await self._send(request, send, {"status": "live"})
+
+    async def _ready(self, request: str, scope: Scope, send: Send) -> None:  # noqa: ARG002 - a page's signature
+        status, body = await self._health.ready()
+        await send_json(send, status, body, [(REQUEST_ID, request.encode())])
+
+    async def _metrics_page(self, request: str, scope: Scope, send: Send) -> None:  # noqa: ARG002 - a page's signature
+        headers = [(REQUEST_ID, request.encode())]
+        await send_bytes(send, 200, self._metrics.render(), self._metrics.content_type, headers)
+
+    async def _send(self, request: str, send: Send, body: object) -> None:
+        await send_json(send, 200, body, [(REQUEST_ID, request.encode())])
+
+    async def _live_on(self, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "lifespan.shutdown":
+            await self.start()
+            await send({"type": "lifespan.startup.complete"})
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def model_object(model: CatalogueEntry | AgentRoute) -> dict[str, str | int]:
+    """OpenAI's model object."""
+    if isinstance(model, AgentRoute):
+        return {"id": model.model_id, "object": "model", "created": model.published_at, "owned_by": OWNER}
+    since = datetime.fromisoformat(model.prices[0].since).replace(tzinfo=UTC)
+    return {"id": model.id, "object": "model", "created": int(since.timestamp()), "owned_by": OWNER}

@@ -1,0 +1,78 @@
+"""Hears invalidations over Redis pub/sub, reconnects for ever, and says truthfully whether it hears."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from pydantic import SecretStr
+from redis.asyncio import Connection
+from redis.exceptions import RedisError
+
+from models.channels import INVALIDATIONS
+from serve.scripts import connection
+
+PING_SECONDS = 1.0
+RETRY_SECONDS = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+class Listener:
+    """``heard`` gets each message; ``hears`` and ``deaf`` are told of subscribing and of losing the connection.
+
+    A silent connection is asked for a sign of life every second, so a Redis that hangs counts as lost.
+    """
+
+    def __init__(
+        self, url: SecretStr, heard: Callable[[str], None], hears: Callable[[], None], deaf: Callable[[], None]
+    ) -> None:
+        self._url = url
+        self._heard = heard
+        self._hears = hears
+        self._deaf = deaf
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._task = asyncio.ensure_future(self._listen_on())
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _listen_on(self) -> None:
+        while True:
+            line = connection(self._url, PING_SECONDS)
+            try:
+                await self._listen(line)
+            except (RedisError, OSError) as error:
+                logger.warning("invalidations are not heard, keys are checked more often: %s", type(error).__name__)
+            finally:
+                self._deaf()
+                await line.disconnect(nowait=True)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _listen(self, line: Connection) -> None:
+        async with asyncio.timeout(PING_SECONDS):
+            await line.connect()
+            await line.send_command("SUBSCRIBE", INVALIDATIONS)
+            await line.read_response()
+        self._hears()
+        asked = False
+        while True:
+            try:
+                async with asyncio.timeout(PING_SECONDS):
+                    # Kept on a timeout: the parser takes a half-read reply up again.
+                    reply = cast("list[Any]", await line.read_response(disconnect_on_error=False))
+            except TimeoutError:
+                if asked:
+                    raise
+                await line.send_command("PING", check_health=False)
+                asked = True
+                continue
+            asked = False
+            if reply[0] == b"message":
+                self._heard(reply[2].decode(errors="replace"))

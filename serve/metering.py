@@ -1,0 +1,140 @@
+"""Metering: every admitted call becomes one usage event in the Redis stream, through local disk where Redis is away.
+
+Invariants
+1. ``settle`` does not wait and cannot fail or be cancelled: whoever calls it in ``finally`` has handed the event over.
+2. An event is in memory only until Redis has it, or the spool where Redis does not take it (fsync).
+3. Settling an event again changes nothing: a lost reply is answered by sending it again, here or from the spool.
+4. ``close`` returns when nothing is in memory any more.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from models.channels import OPEN_CALLS, SETTLED_PREFIX, USAGE_STREAM
+from serve.scripts import RedisAway, Script, ScriptRunner
+from serve.spool import Spool
+
+MARK_SECONDS = 600
+GROUP_MAX = 256
+
+logger = logging.getLogger(__name__)
+
+
+class Meter:
+    """Settles calls in the background, for one replica."""
+
+    def __init__(self, runner: ScriptRunner, spool: Spool, replica: str, drain_seconds: float) -> None:
+        self._runner = runner
+        self._spool = spool
+        self._replica = replica
+        self._drain_seconds = drain_seconds
+        self._script = Script("settle")
+        self._queue: list[bytes] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._drain_at = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether events are being written."""
+        return self._task is not None and not self._task.done()
+
+    @property
+    def waiting(self) -> int:
+        """Events in memory."""
+        return len(self._queue)
+
+    @property
+    def spool_bytes(self) -> int:
+        """Size of the spool folder, as this replica last saw it."""
+        return self._spool.bytes
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.ensure_future(self._write_on())
+
+    async def close(self) -> None:
+        """Write all there is, to Redis or to disk."""
+        if self._task is not None:
+            self._closing = True
+            self._wake.set()
+            await self._task
+            self._spool.release()
+            if self._queue:
+                logger.critical("%d usage events are lost: neither Redis nor the spool took them", len(self._queue))
+
+    def settle(self, event_id: str, event: bytes, held: Sequence[str]) -> None:
+        """Hand over one call's event (UsageEvent as JSON) and the concurrency keys it holds a place in."""
+        line = {"id": event_id, "replica": self._replica, "held": held, "event": event.decode()}
+        self._queue.append(orjson.dumps(line))
+        self._wake.set()
+
+    async def _write_on(self) -> None:
+        while True:
+            await self._sleep()
+            self._wake.clear()
+            while self._queue:
+                group, self._queue = self._queue[:GROUP_MAX], self._queue[GROUP_MAX:]
+                if not await self._write(group):
+                    # Neither Redis nor disk: keep it, and give both a moment.
+                    self._queue = group + self._queue
+                    break
+            await self._drain()
+            if self._closing:
+                return
+
+    async def _sleep(self) -> None:
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _write(self, group: list[bytes]) -> bool:
+        unsettled = await self._settle_all(group)
+        if not unsettled:
+            return True
+        try:
+            await asyncio.to_thread(self._spool.append, unsettled)
+        except OSError as error:
+            logger.error("%d usage events wait in memory: no Redis, and the spool says: %s", len(unsettled), error)
+            return False
+        return True
+
+    async def _settle_all(self, lines: list[bytes]) -> list[bytes]:
+        """The lines that Redis did not confirm."""
+        outcomes = await asyncio.gather(*map(self._settle_one, lines), return_exceptions=True)
+        return [line for line, outcome in zip(lines, outcomes, strict=True) if isinstance(outcome, RedisAway)]
+
+    async def _settle_one(self, line: bytes) -> None:
+        try:
+            call: dict[str, Any] = orjson.loads(line)
+            keys = (OPEN_CALLS, USAGE_STREAM, SETTLED_PREFIX + call["id"], *call["held"])
+            arguments = (call["id"], call["event"], call["replica"], MARK_SECONDS)
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            logger.error("a line of the spool is not a usage event and is passed over: %.500r", line)
+            return
+        await self._runner.run(self._script, keys, arguments)
+
+    async def _drain(self) -> None:
+        if time.monotonic() < self._drain_at or self._runner.resting:
+            return
+        self._drain_at = time.monotonic() + self._drain_seconds
+        try:
+            if self._spool.measure():
+                await self._spool.drain(self._take)
+        except RedisAway:
+            return
+        except OSError as error:
+            logger.error("the spool of usage events cannot be read: %s", error)
+
+    async def _take(self, lines: list[bytes]) -> None:
+        for start in range(0, len(lines), GROUP_MAX):
+            if await self._settle_all(lines[start : start + GROUP_MAX]):
+                raise RedisAway

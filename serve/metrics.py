@@ -1,0 +1,57 @@
+"""What the gateway counts, for Prometheus. Labels name models and routes, never tenants."""
+
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from serve.records import Call
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+AGENTS = "agent"
+
+
+class Metrics:
+    """One replica's counters, in a registry of their own."""
+
+    content_type = CONTENT_TYPE_LATEST.encode()
+
+    def __init__(self, spool_bytes: Callable[[], int], waiting: Callable[[], int]) -> None:
+        self._registry = CollectorRegistry()
+        self._calls = self._counter("calls", "Metered calls by outcome", "model", "kind", "status", "http_status")
+        self._refused = self._counter("refused", "Requests answered before admission", "http_status")
+        self._tokens = self._counter("tokens", "Tokens by bucket", "model", "bucket")
+        self._first_token = self._histogram("first_token_seconds", "From the start to the first token")
+        self._seconds = self._histogram("call_seconds", "Whole calls")
+        self.in_flight = Gauge("objecta_gateway_in_flight", "Admitted calls that run", registry=self._registry)
+        self._gauge("spool_bytes", "Usage events on disk, waiting for Redis").set_function(spool_bytes)
+        self._gauge("events_waiting", "Usage events in memory").set_function(waiting)
+
+    def settled(self, call: Call) -> None:
+        """Count a call that ended."""
+        model = AGENTS if call.kind == "agent" else call.model
+        self._calls.labels(model, call.kind, call.status, call.http_status).inc()
+        usage = call.usage
+        prompt, completion = usage.prompt + usage.cached, usage.completion + usage.reasoning
+        for bucket, tokens in (("prompt", prompt), ("completion", completion)):
+            if tokens:
+                self._tokens.labels(model, bucket).inc(tokens)
+        if call.first_token_ms is not None:
+            self._first_token.labels(model).observe(call.first_token_ms / 1_000)
+        self._seconds.labels(model).observe(call.elapsed_ms() / 1_000)
+
+    def refused(self, http_status: int) -> None:
+        """Count a request that was answered with an error before its admission."""
+        self._refused.labels(http_status).inc()
+
+    def render(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"objecta_gateway_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(f"objecta_gateway_{name}", text, ["model"], registry=self._registry, buckets=SECONDS)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"objecta_gateway_{name}", text, registry=self._registry)

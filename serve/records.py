@@ -1,0 +1,111 @@
+"""One call's record, from its admission to the usage event; written as JSON without a model's validation in between.
+
+``models.usage.UsageEvent`` is the shape; the tests hold the two together.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import orjson
+from uuid_utils import uuid7
+
+from models.identity import Principal
+from models.usage import CallKind, CallStatus, Price, TokenUsage, UsageSource
+from serve.usage import cost, estimated_prompt
+
+CLIENT_GONE_STATUS = 499
+LOST_STATUS = 503
+
+
+@dataclass(slots=True)
+class Call:
+    """``price`` None: the call bears no price of its own (an agent's inner calls are billed as themselves)."""
+
+    request_id: str
+    parent_request_id: str | None
+    principal: Principal
+    kind: CallKind
+    model: str
+    upstream: str
+    streamed: bool
+    price: Price | None
+    body_bytes: int
+    context_window: int | None
+    started: float = field(default_factory=time.monotonic)
+    started_at_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    event_id: str = field(default_factory=lambda: f"evt_{uuid7().hex}")
+    status: CallStatus = "error"
+    http_status: int = 500
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    source: UsageSource = "provider"
+    first_token_ms: int | None = None
+    reported: TokenUsage | None = None
+    texts: int = 0
+
+    def elapsed_ms(self) -> int:
+        """Milliseconds since the start."""
+        return int((time.monotonic() - self.started) * 1_000)
+
+    def first_token(self, at: float | None) -> None:
+        """Note when the first token came, in monotonic seconds."""
+        if at is not None:
+            self.first_token_ms = int((at - self.started) * 1_000)
+
+    def end(self, status: CallStatus, http_status: int) -> None:
+        """Note how it ended."""
+        self.status = status
+        self.http_status = http_status
+
+    def count(self) -> None:
+        """Settle the usage: as reported, else a token for each chunk with text and an estimated prompt.
+
+        A call that failed without a token costs nothing.
+        """
+        if self.reported is not None:
+            self.usage, self.source = self.reported, "provider"
+        elif self.texts or self.status in {"ok", "client_gone"}:
+            prompt = estimated_prompt(self.body_bytes, self.context_window)
+            self.usage = TokenUsage(prompt=prompt, completion=self.texts)
+            self.source = "counted" if self.texts else "estimated"
+
+    def opening(self) -> bytes:
+        """What is known at admission: the event of a call whose gateway dies, its prompt estimated."""
+        prompt = TokenUsage(prompt=estimated_prompt(self.body_bytes, self.context_window))
+        return self._dump("gateway_lost", LOST_STATUS, prompt, "estimated", 0)
+
+    def event(self) -> bytes:
+        """The UsageEvent as JSON."""
+        return self._dump(self.status, self.http_status, self.usage, self.source, self.elapsed_ms())
+
+    def _dump(
+        self, status: CallStatus, http_status: int, usage: TokenUsage, source: UsageSource, duration_ms: int
+    ) -> bytes:
+        principal = self.principal
+        return orjson.dumps(
+            {
+                "event_id": self.event_id,
+                "request_id": self.request_id,
+                "parent_request_id": self.parent_request_id,
+                "organisation_id": principal.organisation_id,
+                "project_id": principal.project_id,
+                "api_key_id": principal.api_key_id,
+                "kind": self.kind,
+                "model": self.model,
+                "upstream": self.upstream,
+                "status": status,
+                "http_status": http_status,
+                "streamed": self.streamed,
+                "usage": {
+                    "prompt": usage.prompt,
+                    "cached": usage.cached,
+                    "completion": usage.completion,
+                    "reasoning": usage.reasoning,
+                },
+                "source": source,
+                "cost_micro": cost(self.price, usage),
+                "price_since": self.price.since if self.price else None,
+                "started_at_ms": self.started_at_ms,
+                "first_token_ms": self.first_token_ms,
+                "duration_ms": duration_ms,
+            }
+        )

@@ -1,0 +1,166 @@
+"""From a principal and a model's name to who answers for it, and the request in the words that upstream needs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import aiohttp
+import orjson
+
+from models.catalogue import CatalogueEntry, ModelKind
+from models.errors import ContextTooLong, InvalidRequest, ModelNotFound
+from models.identity import AgentRoute, Principal
+from models.usage import CallKind, Price
+from serve.config import GatewayConfig
+from serve.streams import StreamShape
+from serve.upstreams import UpstreamClient
+from serve.validation import (
+    CHAT_CHECKS,
+    COMPLETION_CHECKS,
+    EMBEDDING_CHECKS,
+    Body,
+    check_chat,
+    check_completion,
+    check_embedding,
+    refuse_unknown,
+)
+
+AGENT_PREFIX = "agent/"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An inference route: what it takes, which kind of model answers it."""
+
+    path: str
+    kind: CallKind
+    model_kind: ModelKind
+    check: Callable[[Body], None]
+    known: frozenset[str]
+
+
+ENDPOINTS: Mapping[str, Endpoint] = {
+    endpoint.path: endpoint
+    for endpoint in (
+        Endpoint(
+            "/v1/chat/completions",
+            "chat",
+            "chat",
+            check_chat,
+            frozenset({"model", "messages", "functions", "function_call", "web_search_options", *CHAT_CHECKS}),
+        ),
+        Endpoint(
+            "/v1/completions",
+            "completion",
+            "chat",
+            check_completion,
+            frozenset({"model", "prompt", *COMPLETION_CHECKS}),
+        ),
+        Endpoint(
+            "/v1/embeddings",
+            "embedding",
+            "embedding",
+            check_embedding,
+            frozenset({"model", "input", *EMBEDDING_CHECKS}),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who answers a call. ``entry`` is None where an agent does; its price then lies with its inner calls."""
+
+    upstream: UpstreamClient
+    entry: CatalogueEntry | None
+
+    @property
+    def context_window(self) -> int | None:
+        """Of the model; None where many prompts or an unknown model share the request."""
+        return self.entry.context_window if self.entry and self.entry.kind == "chat" else None
+
+    def price(self) -> Price | None:
+        """The price in force now."""
+        return self.entry.price_at() if self.entry else None
+
+
+class Routes:
+    """All models served, and the agent runtime."""
+
+    def __init__(self, http: aiohttp.ClientSession, config: GatewayConfig) -> None:
+        clients: dict[str, UpstreamClient] = {}
+        for route in config.routes:
+            if route.upstream.base_url not in clients:
+                clients[route.upstream.base_url] = UpstreamClient(http, route.upstream, config.cluster_secret)
+        self._targets = {
+            route.entry.id: Target(clients[route.upstream.base_url], route.entry) for route in config.routes
+        }
+        self._agents = Target(UpstreamClient(http, config.agents, config.cluster_secret, own=True), None)
+
+    def upstreams(self) -> dict[str, UpstreamClient]:
+        """Every upstream by name, the agent runtime last."""
+        found = {target.upstream.name: target.upstream for target in self._targets.values()}
+        return found | {self._agents.upstream.name: self._agents.upstream}
+
+    def models(self, principal: Principal) -> list[CatalogueEntry | AgentRoute]:
+        """What this principal may use."""
+        entries = [target.entry for target in self._targets.values() if target.entry]
+        return [
+            *(entry for entry in entries if principal.may_use(entry.id)),
+            *(agent for agent in principal.agents if principal.may_use(agent.model_id)),
+        ]
+
+    def find(self, principal: Principal, model: str, endpoint: Endpoint, *, inner: bool) -> Target:
+        """Raises ModelNotFound; InvalidRequest where the model does not do what the endpoint is for.
+
+        ``inner`` calls are an agent's: who may use the agent may use it with the model it was published with.
+        """
+        agent = principal.agent(model) if model.startswith(AGENT_PREFIX) else None
+        target = self._agents if agent else self._targets.get(model)
+        if target is None or not (inner or principal.may_use(model)):
+            raise model_not_found(model)
+        kind = target.entry.kind if target.entry else "agent"
+        if kind != endpoint.model_kind and not (kind == "agent" and endpoint.kind == "chat"):
+            raise InvalidRequest(f"The model '{model}' does not answer {endpoint.path}.", param="model")
+        return target
+
+
+def model_not_found(model: str) -> ModelNotFound:
+    """The same answer for a model that does not exist and one that this principal may not use."""
+    return ModelNotFound(f"The model '{model}' does not exist or you do not have access to it.", param="model")
+
+
+def prepared(endpoint: Endpoint, target: Target, body: Body, raw: bytes) -> tuple[bytes, StreamShape | None]:
+    """The upstream's request body, and how its stream is to be shaped (None: the answer is whole).
+
+    Every stream is asked for usage, our engines for usage in each chunk: what was consumed is known at any time.
+    Raises InvalidRequest, ContextTooLong.
+    """
+    upstream = target.upstream
+    if not upstream.internal:
+        refuse_unknown(body, endpoint.known)
+    window = target.context_window
+    for name in ("max_completion_tokens", "max_tokens"):
+        if window is not None and (body.get(name) or 0) > window:
+            raise ContextTooLong(
+                f"This model's maximum context length is {window} tokens. However, you asked for up to {body[name]} "
+                f"tokens of completion in '{name}'.",
+                param=name,
+            )
+    if not body.get("stream"):
+        return raw, None
+    asked = cast("dict[str, Any]", body.get("stream_options") or {})
+    usage = bool(asked.get("include_usage"))
+    choices: int = body.get("n") or 1
+    engine = upstream.internal and not upstream.own
+    shape = StreamShape(
+        model=body["model"],
+        usage=usage,
+        continuous=engine and usage and bool(asked.get("continuous_usage_stats")),
+        several=choices > 1 or isinstance(body.get("prompt"), list),
+        choices=choices,
+    )
+    options = {**asked, "include_usage": True}
+    if engine:
+        options["continuous_usage_stats"] = True
+    return orjson.dumps({**body, "stream_options": options}), shape

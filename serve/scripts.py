@@ -1,0 +1,151 @@
+"""Lua scripts on Redis for the request path: one connection, calls grouped as they come, no wait without an end.
+
+Invariants
+1. While one group is at Redis the next one gathers: alone a call waits for one round trip, in a crowd many share one.
+2. A call ends within ``seconds_max`` of its group's start, with a reply or with ``RedisAway``.
+3. After a failure Redis is left alone for ``rest_seconds``: calls fail at once and none of them waits for it.
+4. ``RedisAway`` leaves open whether the script ran; scripts that must not run twice guard themselves.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import SecretStr
+from redis.asyncio import Connection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+logger = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).with_name("lua")
+GROUP_MAX = 128
+
+Argument = str | bytes | int
+
+
+class RedisAway(Exception):
+    """Redis did not answer, or was not asked because it just did not; the script may have run all the same."""
+
+
+class Script:
+    """A script of ``serve/lua``, known to Redis by its SHA-1."""
+
+    def __init__(self, name: str) -> None:
+        self.text = (FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(slots=True)
+class _Call:
+    script: Script
+    keys: Sequence[Argument]
+    arguments: Iterable[Argument]
+    reply: asyncio.Future[Any]
+
+    def command(self) -> tuple[Argument, ...]:
+        return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.arguments)
+
+
+class ScriptRunner:
+    """Runs scripts. It connects with the first call and after each failure; ``close`` fails what still waits."""
+
+    def __init__(self, url: SecretStr, seconds_max: float, rest_seconds: float) -> None:
+        self._connection = connection(url, seconds_max)
+        self._seconds_max = seconds_max
+        self._rest_seconds = rest_seconds
+        self._asleep_until = 0.0
+        self._waiting: list[_Call] = []
+        self._pump: asyncio.Task[None] | None = None
+
+    @property
+    def resting(self) -> bool:
+        """Whether Redis is left alone at the moment."""
+        return time.monotonic() < self._asleep_until
+
+    async def run(self, script: Script, keys: Sequence[Argument], arguments: Iterable[Argument]) -> Any:
+        """The script's reply. Raises RedisAway, also where Redis refuses (out of memory, read-only); that is logged."""
+        if self.resting:
+            raise RedisAway
+        call = _Call(script, keys, arguments, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if self._pump is None:
+            self._pump = asyncio.ensure_future(self._run_groups())
+        return await call.reply
+
+    async def close(self) -> None:
+        """End the connection."""
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.wait({self._pump})
+        await self._connection.disconnect(nowait=True)
+
+    async def _run_groups(self) -> None:
+        group: list[_Call] = []
+        healthy = False
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:GROUP_MAX], self._waiting[GROUP_MAX:]
+                async with asyncio.timeout(self._seconds_max):
+                    await self._run_group(group)
+            healthy = True
+        except (RedisError, OSError):
+            self._asleep_until = time.monotonic() + self._rest_seconds
+        finally:
+            self._pump = None
+            if not healthy:
+                # Half a reply may be under way: a connection that failed is never used again.
+                await self._connection.disconnect(nowait=True)
+                self._fail(group)
+
+    def _fail(self, group: list[_Call]) -> None:
+        lost, self._waiting = [*group, *self._waiting], []
+        for call in lost:
+            if not call.reply.done():
+                call.reply.set_exception(RedisAway())
+
+    async def _run_group(self, group: list[_Call]) -> None:
+        replies = await self._send([call.command() for call in group])
+        unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            texts = {group[index].script.text for index in unknown}
+            await self._send([("SCRIPT", "LOAD", text) for text in texts])
+            again = await self._send([group[index].command() for index in unknown])
+            for index, reply in zip(unknown, again, strict=True):
+                replies[index] = reply
+        for call, reply in zip(group, replies, strict=True):
+            if call.reply.done():
+                continue
+            if isinstance(reply, ResponseError):
+                logger.error("Redis refused a script: %s", reply)
+                call.reply.set_exception(RedisAway())
+            else:
+                call.reply.set_result(reply)
+
+    async def _send(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
+        await self._connection.send_packed_command(self._connection.pack_commands(commands))
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await self._connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+
+def connection(url: SecretStr, connect_seconds_max: float) -> Connection:
+    """A connection to ``url`` (redis://, rediss:// or unix://) that is made once and retried by nobody else."""
+    pool = ConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] - redis-py leaves its **kwargs untyped
+        url.get_secret_value(),
+        socket_connect_timeout=connect_seconds_max,
+        socket_timeout=None,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+    return cast("Connection", pool.make_connection())

@@ -1,0 +1,105 @@
+"""Calling an upstream over HTTP: one pooled session, three timeouts, one retry where nothing can have been sent.
+
+Invariants
+1. A request is sent again only after a failure to connect; a server that may have read it is not asked twice.
+2. An answer that is not the upstream's (a proxy's page, a wrong type, an error) is raised, never passed through.
+3. The caller closes what ``post`` returns; closing before its end cuts the connection, which stops the upstream.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import aiohttp
+from pydantic import SecretStr
+from yarl import URL
+
+from models.channels import CLUSTER_SECRET_HEADER
+from models.errors import PlatformError, Unavailable, UpstreamError, UpstreamTimeout
+from serve.config import Timeouts, Upstream
+from serve.refusals import refusal
+
+ERROR_BYTES_MAX = 65_536
+KEEPALIVE_SECONDS = 15.0
+PROBE_SECONDS_MAX = 2.0
+JSON = "application/json"
+EVENTS = "text/event-stream"
+
+UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+def session(timeouts: Timeouts) -> aiohttp.ClientSession:
+    """A pool for all upstreams; it never follows the environment's proxies nor keeps cookies."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_seconds),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        auto_decompress=True,
+    )
+
+
+class UpstreamClient:
+    """One upstream. ``own``: it renders our error tree (the agent runtime)."""
+
+    def __init__(
+        self, http: aiohttp.ClientSession, upstream: Upstream, secret: SecretStr, *, own: bool = False
+    ) -> None:
+        self.name = upstream.name
+        self.internal = upstream.internal
+        self.own = own
+        self._http = http
+        base = upstream.base_url.rstrip("/")
+        self._urls = {path: URL(base + path) for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")}
+        self._probe = URL(base + ("/health" if upstream.internal else "/v1/models"))
+        self._headers = {"content-type": JSON, "accept-encoding": "identity"}
+        if upstream.internal:
+            self._headers[CLUSTER_SECRET_HEADER] = secret.get_secret_value()
+        if upstream.api_key is not None:
+            self._headers["authorization"] = f"Bearer {upstream.api_key.get_secret_value()}"
+
+    async def post(
+        self, path: str, body: bytes, headers: Mapping[str, str], model: str, *, streamed: bool
+    ) -> aiohttp.ClientResponse:
+        """An answer with status 200 and the right type, its body unread. Raises what the caller is to be told."""
+        response = await self._send(path, body, {**self._headers, **headers}, model)
+        if response.status == 200 and response.content_type == (EVENTS if streamed else JSON):
+            return response
+        try:
+            raise await self._error(response, model)
+        finally:
+            response.close()
+
+    async def alive(self) -> bool:
+        """Whether the upstream says it is well; of one that is not ours, whether it answers at all."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS_MAX):
+                async with self._http.get(self._probe, headers=self._headers) as response:
+                    return response.status == 200 if self.internal else response.status < 500
+        except (aiohttp.ClientError, OSError):
+            return False
+
+    async def _send(self, path: str, body: bytes, headers: Mapping[str, str], model: str) -> aiohttp.ClientResponse:
+        for last in (False, True):
+            try:
+                return await self._http.post(self._urls[path], data=body, headers=headers, allow_redirects=False)
+            except UNSENT:
+                if last:
+                    break
+            except (aiohttp.ClientError, OSError):
+                raise UpstreamError(f"The model '{model}' failed to answer.") from None
+        raise Unavailable(f"The model '{model}' cannot be reached at the moment.", retry_after_seconds=1.0)
+
+    async def _error(self, response: aiohttp.ClientResponse, model: str) -> PlatformError:
+        if response.status == 200:
+            return UpstreamError(f"The model '{model}' failed to answer.")
+        try:
+            body = await response.content.read(ERROR_BYTES_MAX)
+        except (aiohttp.ClientError, OSError):
+            body = b""
+        wait = response.headers.get("retry-after")
+        return refusal(response.status, body, wait, model, internal=self.internal, own=self.own)
+
+
+def too_slow(model: str) -> UpstreamTimeout:
+    """The error of an upstream that ran out of time."""
+    return UpstreamTimeout(f"The model '{model}' did not answer in time.")
