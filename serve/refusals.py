@@ -30,6 +30,7 @@ PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,99}")
 CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 CONTEXT = re.compile(r"(?:This|this|the) model's maximum context length|context_length_exceeded|maximum context length")
 COUNTS = re.compile(r"\d")
+CLASS_PREFIX = re.compile(r"^(?:\w+(?:Error|Exception): )+")
 # Class names, call stacks, paths, addresses, validators' internals: none of the caller's business.
 INSIDE = re.compile(
     r"\b[A-Z]\w*(?:Error|Exception|Request|Params|Config|Engine)\b|Traceback|pydantic|validation error|vllm|https?://"
@@ -55,9 +56,20 @@ OWN: Mapping[int, type[PlatformError]] = {
 
 
 def refusal(
-    status: int, body: bytes, retry_after: str | None, model: str, *, internal: bool, own: bool = False
+    status: int,
+    body: bytes,
+    retry_after: str | None,
+    model: str,
+    *,
+    internal: bool,
+    own: bool = False,
+    prompt: str = "messages",
 ) -> PlatformError:
-    """What the caller is told. ``own``: the upstream renders our error tree; ``internal``: it runs in our cluster."""
+    """What the caller is told.
+
+    ``own``: the upstream renders our error tree; ``internal``: it runs in our cluster; ``prompt``: the parameter that
+    holds what the model reads.
+    """
     error = _error_object(body)
     message = error.get("message")
     text = message if isinstance(message, str) else ""
@@ -67,7 +79,7 @@ def refusal(
     if own and text and status in OWN:
         return _own(status, text, param, code, wait)
     if status in {400, 413, 422}:
-        return _invalid(status, text, param, code)
+        return _invalid(status, text, param, code, prompt)
     if status == 404 and not internal:
         return ModelNotFound(f"The model '{model}' does not exist or you do not have access to it.", param="model")
     if status == 429 and not internal:
@@ -84,11 +96,9 @@ def _own(status: int, text: str, param: str | None, code: str | None, wait: floa
     return kind(text[:MESSAGE_CHARACTERS_MAX], param, code, wait if status in {429, 503} else None)
 
 
-def _invalid(status: int, text: str, param: str | None, code: str | None) -> PlatformError:
+def _invalid(status: int, text: str, param: str | None, code: str | None, prompt: str) -> PlatformError:
     if (CONTEXT.search(text) and COUNTS.search(text)) or code == ContextTooLong.default_code:
-        start = CONTEXT.search(text)
-        message = text[start.start() if start else 0 :].partition("\n")[0].partition(" (parameter=")[0]
-        return ContextTooLong(message[:1].upper() + message[1:MESSAGE_CHARACTERS_MAX], param="messages")
+        return _too_long(text, prompt)
     if status == 413:
         return BodyTooLarge("The request body is larger than the model's server takes.")
     named = LOCATION.search(text)
@@ -96,6 +106,14 @@ def _invalid(status: int, text: str, param: str | None, code: str | None) -> Pla
     if not text or INSIDE.search(text) or INSIDE_CLASS.search(text):
         text = f"Invalid value for '{param}'." if param else "The model's server refused the request as invalid."
     return InvalidRequest(text.partition("\n")[0][:MESSAGE_CHARACTERS_MAX], param=param, code=code)
+
+
+def _too_long(text: str, prompt: str) -> ContextTooLong:
+    message = CLASS_PREFIX.sub("", text).partition("\n")[0].partition(" (parameter=")[0]
+    found = CONTEXT.search(message)
+    if found and INSIDE.search(message):
+        message = message[found.start() :]
+    return ContextTooLong(message[:1].upper() + message[1:MESSAGE_CHARACTERS_MAX], param=prompt)
 
 
 def _limited(code: str | None, wait: float) -> PlatformError:

@@ -21,6 +21,8 @@ from serve.refusals import refusal
 ERROR_BYTES_MAX = 65_536
 KEEPALIVE_SECONDS = 15.0
 PROBE_SECONDS_MAX = 2.0
+# The routes an upstream may have, and the parameter that holds what the model reads.
+PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input"}
 JSON = "application/json"
 EVENTS = "text/event-stream"
 
@@ -49,7 +51,7 @@ class UpstreamClient:
         self.own = own
         self._http = http
         base = upstream.base_url.rstrip("/")
-        self._urls = {path: URL(base + path) for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")}
+        self._urls = {path: URL(base + path) for path in PROMPTS}
         self._probe = URL(base + ("/health" if upstream.internal else "/v1/models"))
         self._headers = {"content-type": JSON, "accept-encoding": "identity"}
         if upstream.internal:
@@ -65,7 +67,7 @@ class UpstreamClient:
         if response.status == 200 and response.content_type == (EVENTS if streamed else JSON):
             return response
         try:
-            raise await self._error(response, model)
+            raise await self._error(response, path, model)
         finally:
             response.close()
 
@@ -89,7 +91,7 @@ class UpstreamClient:
                 raise UpstreamError(f"The model '{model}' failed to answer.") from None
         raise Unavailable(f"The model '{model}' cannot be reached at the moment.", retry_after_seconds=1.0)
 
-    async def _error(self, response: aiohttp.ClientResponse, model: str) -> PlatformError:
+    async def _error(self, response: aiohttp.ClientResponse, path: str, model: str) -> PlatformError:
         if response.status == 200:
             return UpstreamError(f"The model '{model}' failed to answer.")
         try:
@@ -97,7 +99,8 @@ class UpstreamClient:
         except (aiohttp.ClientError, OSError):
             body = b""
         wait = response.headers.get("retry-after")
-        return refusal(response.status, body, wait, model, internal=self.internal, own=self.own)
+        how = {"internal": self.internal, "own": self.own}
+        return refusal(response.status, body, wait, model, prompt=PROMPTS[path], **how)
 
 
 def too_slow(model: str) -> UpstreamTimeout:

@@ -76,13 +76,12 @@ async def served(app: Any, port: int = 0) -> AsyncIterator[str]:
     config = uvicorn.Config(
         app, port=port, lifespan="off", log_level="critical", access_log=False, timeout_graceful_shutdown=0
     )
+    config.load()
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # pyright: ignore
-    task = asyncio.ensure_future(server._serve())
-    await until(lambda: server.started)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await task
+    await server.shutdown()
 
 
 async def until(condition: Callable[[], Any | Awaitable[Any]], seconds: float = DEADLINE_SECONDS) -> Any:
@@ -109,6 +108,11 @@ class Stage:
     http: httpx.AsyncClient
     redis: Any
     stack: AsyncExitStack
+    until = staticmethod(until)
+
+    def admit(self, key: str, **changes: Any) -> None:
+        """Make ``key`` a key of the principal that ``changes`` describe."""
+        self.control_plane.principals[key] = principal(**changes)
 
     def client(self, key: str = "good", **options: Any) -> openai.AsyncOpenAI:
         client = openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **options)
