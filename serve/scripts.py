@@ -129,7 +129,7 @@ class ScriptRunner:
                 call.reply.set_result(reply)
 
     async def _send(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
-        await self._connection.send_packed_command(self._connection.pack_commands(commands))
+        await self._connection.send_packed_command(b"".join(map(packed, commands)))
         replies: list[Any] = []
         for _ in commands:
             try:
@@ -137,6 +137,12 @@ class ScriptRunner:
             except ResponseError as error:
                 replies.append(error)
         return replies
+
+
+def packed(command: Iterable[Argument]) -> bytes:
+    """A command on Redis's wire (RESP): https://redis.io/docs/latest/develop/reference/protocol-spec/."""
+    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
+    return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 def connection(url: SecretStr, connect_seconds_max: float) -> Connection:

@@ -115,8 +115,19 @@ class StreamFilter:
 
     def _with_usage_as_asked(self, data: bytes) -> bytes:
         shape = self._shape
-        if shape.several or self.done or b'"choices":[]' in data or b'": ' in data:
+        if shape.several or b'": ' in data:
             return self._parsed(data)
+        last = data.find(b'"choices":[]')
+        if last < 0 and self.done:
+            last = data.rfind(b"[DONE]")
+        if last >= 0:
+            start = data.rfind(FRAME_END, 0, last) + 2 if FRAME_END in data[:last] else 0
+            return (self._compact(data[:start]) if start else b"") + self._parsed(data[start:])
+        return self._compact(data)
+
+    def _compact(self, data: bytes) -> bytes:
+        """Chunks as every engine writes them, without parsing."""
+        shape = self._shape
         if b'"usage":{' in data:
             self._seen = data
         if not shape.continuous:

@@ -10,17 +10,20 @@ A model name with a colon scripts one call: ``model:chunks=64,delay=0.01,fail_af
 
 import asyncio
 import base64
-import json
 import struct
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, cast
+
+import orjson
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+FRAME_END = b"\n\n"
 CREATED = 1_767_225_600
 DIMENSIONS = 8
 
@@ -74,7 +77,7 @@ class ScriptedEngine:
 
     async def _infer(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         raw = await _body(receive)
-        body = cast("dict[str, Any]", json.loads(raw))
+        body = cast("dict[str, Any]", orjson.loads(raw))
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         self.requests.append((path, headers, body))
         script = self._script(str(body["model"]))
@@ -126,20 +129,18 @@ class ScriptedEngine:
         continuous = wanted and bool(options.get("continuous_usage_stats"))
         await send({"type": "http.response.start", "status": 200, "headers": _type("text/event-stream; charset=utf-8")})
         count = _limit(body, script)
+        frames = stream_frames(path, str(body["model"]), count, prompt_tokens(body), continuous)
         for number in range(count):
             await self._pause(script, number)
             if number == script.fail_after:
                 raise UpstreamBroken
             if number == script.error_after:
-                await _frame(send, {"error": json.loads(script.error)["error"]})
+                await _frame(send, b"data: " + script.error + FRAME_END)
                 break
-            payload = chunk(path, body, number, last=number == count - 1)
-            if continuous:
-                payload["usage"] = usage(body, number + 1)
-            await _frame(send, payload)
+            await _frame(send, frames[number])
         else:
             if wanted:
-                await _frame(send, {**chunk(path, body, 0, last=False), "choices": [], "usage": usage(body, count)})
+                await _frame(send, frames[-1])
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
 
@@ -152,23 +153,37 @@ def whole(path: str, body: dict[str, Any], script: Script) -> dict[str, Any]:
         choice["text"] = text
     else:
         choice["message"] = {"role": "assistant", "content": text, "refusal": None}
-    answer = {**_identity(path, body, ""), "choices": [choice]}
-    return {**answer, "usage": usage(body, count)} if script.usage else answer
+    answer = {**_identity(path, str(body["model"]), ""), "choices": [choice]}
+    return {**answer, "usage": usage(prompt_tokens(body), count)} if script.usage else answer
 
 
-def chunk(path: str, body: dict[str, Any], number: int, *, last: bool) -> dict[str, Any]:
+@lru_cache(maxsize=64)
+def stream_frames(path: str, model: str, count: int, prompt: int, continuous: bool) -> tuple[bytes, ...]:  # noqa: FBT001 - part of the cache's key
+    """A stream's frames and, last, the one with the usage; the same call makes the same bytes, so they are kept."""
+    payloads = [chunk(path, model, number, last=number == count - 1) for number in range(count)]
+    if continuous:
+        payloads = [{**payload, "usage": usage(prompt, number + 1)} for number, payload in enumerate(payloads)]
+    payloads.append({**chunk(path, model, 0, last=False), "choices": [], "usage": usage(prompt, count)})
+    return tuple(b"data: " + orjson.dumps(payload) + FRAME_END for payload in payloads)
+
+
+def chunk(path: str, model: str, number: int, *, last: bool) -> dict[str, Any]:
     """One chunk of a stream."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": "stop" if last else None}
     if path == "/v1/completions":
         choice["text"] = f"w{number} "
     else:
         choice["delta"] = {"content": f"w{number} "} if number else {"role": "assistant", "content": "w0 "}
-    return {**_identity(path, body, ".chunk"), "choices": [choice]}
+    return {**_identity(path, model, ".chunk"), "choices": [choice]}
 
 
-def usage(body: dict[str, Any], completion: int) -> dict[str, int]:
-    """OpenAI's usage object; a prompt token for each word of the request's texts."""
-    prompt = len(json.dumps(body.get("messages", body.get("prompt", ""))).split())
+def prompt_tokens(body: dict[str, Any]) -> int:
+    """One for each word of the request's texts."""
+    return len(orjson.dumps(body.get("messages", body.get("prompt", ""))).split())
+
+
+def usage(prompt: int, completion: int) -> dict[str, int]:
+    """OpenAI's usage object."""
     return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
 
 
@@ -198,9 +213,9 @@ def _limit(body: dict[str, Any], script: Script) -> int:
     return min(int(asked), script.chunks)
 
 
-def _identity(path: str, body: dict[str, Any], suffix: str) -> dict[str, Any]:
+def _identity(path: str, model: str, suffix: str) -> dict[str, Any]:
     kind = "text_completion" if path == "/v1/completions" else f"chat.completion{suffix}"
-    return {"id": "scripted-1", "object": kind, "created": CREATED, "model": body["model"]}
+    return {"id": "scripted-1", "object": kind, "created": CREATED, "model": model}
 
 
 async def _body(receive: Receive) -> bytes:
@@ -221,13 +236,12 @@ def _type(content_type: str) -> list[tuple[bytes, bytes]]:
     return [(b"content-type", content_type.encode())]
 
 
-async def _frame(send: Send, payload: dict[str, Any]) -> None:
-    data = b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
+async def _frame(send: Send, data: bytes) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def _json(send: Send, status: int, payload: dict[str, Any]) -> None:
-    await _bytes(send, status, json.dumps(payload, separators=(",", ":")).encode(), "application/json")
+    await _bytes(send, status, orjson.dumps(payload), "application/json")
 
 
 async def _bytes(send: Send, status: int, body: bytes, content_type: str) -> None:
