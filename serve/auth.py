@@ -36,9 +36,18 @@ class _Entry:
 
 
 class Authenticator:
-    """Principals of API keys. ``ask`` is the control plane; raises Unauthenticated, Unavailable."""
+    """Principals of API keys. ``ask`` is the control plane; raises Unauthenticated, Unavailable.
 
-    def __init__(self, ask: Callable[[str], Awaitable[Principal]], limits: KeyCache) -> None:
+    ``clock`` tells seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str], Awaitable[Principal]],
+        limits: KeyCache,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._ask = ask
         self._limits = limits
         self._entries: dict[bytes, _Entry] = {}
@@ -65,7 +74,7 @@ class Authenticator:
 
     def hears(self) -> None:
         """Told by the listener: from now on invalidations are heard."""
-        self._hearing_since = time.monotonic()
+        self._hearing_since = self._clock()
 
     def deaf(self) -> None:
         """Told by the listener: invalidations may be missed from now on."""
@@ -83,7 +92,7 @@ class Authenticator:
         }
 
     def _believed(self, entry: _Entry) -> bool:
-        now = time.monotonic()
+        now = self._clock()
         heard = self._hearing_since is not None and self._hearing_since <= entry.asked_at
         if heard or now < entry.asked_at + self._limits.unheard_seconds_max:
             return now < max(entry.ask_again_at, entry.excused_until)
@@ -104,7 +113,7 @@ class Authenticator:
             task.exception()
 
     async def _ask_and_keep(self, digest: bytes, key: str) -> _Entry:
-        asked_at = time.monotonic()
+        asked_at = self._clock()
         invalidations = self._invalidations
         try:
             entry = _Entry(await self._ask(key), asked_at, asked_at + self._limits.age_seconds_max)
@@ -119,9 +128,9 @@ class Authenticator:
     def _stale(self, digest: bytes) -> _Entry:
         """What was known before, for a little longer. Raises Unavailable."""
         entry = self._entries.get(digest)
-        if entry is None or time.monotonic() > entry.asked_at + self._limits.stale_seconds_max:
+        if entry is None or self._clock() > entry.asked_at + self._limits.stale_seconds_max:
             raise Unavailable("API keys cannot be checked at the moment.", retry_after_seconds=RETRY_SECONDS)
-        entry.excused_until = time.monotonic() + RETRY_SECONDS
+        entry.excused_until = self._clock() + RETRY_SECONDS
         return entry
 
     def _keep(self, digest: bytes, entry: _Entry) -> None:
