@@ -25,6 +25,23 @@ RATE = 1
 RateHeaders = tuple[tuple[bytes, bytes], ...]
 
 
+class LimitReached(RateLimited):
+    """A refusal, with the headers that say which limit it was."""
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+        headers: RateHeaders = (),
+    ) -> None:
+        super().__init__(message, param, code, retry_after_seconds)
+        # What pickle calls the constructor with.
+        self.args = (message, param, code, retry_after_seconds, headers)
+        self.headers = headers
+
+
 class Admission:
     """Admits calls for one replica and keeps its heartbeat."""
 
@@ -35,6 +52,11 @@ class Admission:
         self._beat = Script("beat")
         self._heartbeat_key = REPLICA_PREFIX + replica
         self._heart: asyncio.Task[None] | None = None
+
+    @property
+    def beating(self) -> bool:
+        """Whether the heartbeat is being renewed."""
+        return self._heart is not None and not self._heart.done()
 
     def start(self) -> None:
         """Begin the heartbeat."""
@@ -79,7 +101,7 @@ class Admission:
         except RedisAway:
             return ()
         if not reply[0]:
-            raise _refusal(scopes[reply[1] - 1][0], *reply[2:4])
+            raise _refusal(scopes[reply[1] - 1][0], *reply[2:])
         _, limit, remaining, reset = reply
         return rate_headers(limit, remaining, reset) if limit else ()
 
@@ -110,12 +132,13 @@ def held_places(principal: Principal, *, inner: bool) -> tuple[str, ...]:
     return tuple(f"{prefix}:concurrent" for _, prefix, _, concurrent in limited_scopes(principal) if concurrent)
 
 
-def _refusal(scope: str, what: int, wait_ms: int) -> RateLimited:
+def _refusal(scope: str, what: int, wait_ms: int, limit: int, remaining: int, reset_ms: int) -> LimitReached:
     if what == RATE:
         message = f"Rate limit reached for this {scope}: too many requests a minute. Try again in {duration(wait_ms)}."
     else:
         message = f"Rate limit reached for this {scope}: too many requests at once. Try again when one has ended."
-    return RateLimited(message, retry_after_seconds=wait_ms / 1_000)
+    headers = rate_headers(limit, remaining, reset_ms) if limit else ()
+    return LimitReached(message, retry_after_seconds=wait_ms / 1_000, headers=headers)
 
 
 def rate_headers(limit: int, remaining: int, reset_ms: int) -> RateHeaders:

@@ -185,7 +185,10 @@ class Calls:
 def _headers_for(call: Call, target: Target) -> dict[str, str]:
     if not target.upstream.own:
         return {REQUEST_ID_HEADER: call.request_id}
-    return {REQUEST_ID_HEADER: call.request_id, PRINCIPAL_HEADER: call.principal.to_header()}
+    # A header has little room: the runtime needs this agent alone.
+    named = tuple(agent for agent in call.principal.agents if agent.model_id == call.model)
+    principal = call.principal.model_copy(update={"agents": named})
+    return {REQUEST_ID_HEADER: call.request_id, PRINCIPAL_HEADER: principal.to_header()}
 
 
 def answer_headers(call: Call, limits: RateHeaders) -> HeaderList:

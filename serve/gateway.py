@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from models.catalogue import CatalogueEntry
 from models.errors import MethodNotAllowed, NotFound, PlatformError
 from models.identity import AgentRoute
-from serve.admission import Admission
+from serve.admission import Admission, LimitReached
 from serve.allowlist import local_path
 from serve.asgi import ClientDisconnected, Message, Receive, Scope, Send, send_bytes, send_error, send_json
 from serve.auth import Authenticator
@@ -101,8 +101,8 @@ class Gateway:
 
     async def check_health(self) -> None:
         """Raises RuntimeError where this process cannot do its work any more and must be replaced."""
-        if self._started and not self._meter.alive:
-            raise RuntimeError("usage events are not written any more")
+        if self._started and not (self._meter.alive and self._admission.beating and self._listener.alive):
+            raise RuntimeError("a background task of the gateway has ended")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
@@ -140,7 +140,8 @@ class Gateway:
                 self._running.discard(task)
         if not started:
             self._metrics.refused(failure.status)
-            await send_error(send, failure, [(REQUEST_ID, request.encode())])
+            limits = failure.headers if isinstance(failure, LimitReached) else ()
+            await send_error(send, failure, [(REQUEST_ID, request.encode()), *limits])
 
     async def _route(self, request: str, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = local_path(scope), scope["method"]

@@ -33,6 +33,11 @@ class Listener:
         self._deaf = deaf
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether it listens, or tries to."""
+        return self._task is not None and not self._task.done()
+
     def start(self) -> None:
         """Begin to listen."""
         self._task = asyncio.ensure_future(self._listen_on())

@@ -1,6 +1,7 @@
 """Admission in real Redis: limits of all scopes at once, records, leases."""
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from models.channels import (
 )
 from models.errors import RateLimited
 from models.identity import Principal
-from serve.admission import Admission, duration, held_places
+from serve.admission import Admission, LimitReached, duration, held_places
 from serve.scripts import Script, ScriptRunner
 
 EVENT = b'{"event_id":"e"}'
@@ -129,6 +130,17 @@ async def test_an_inner_call_is_on_record_and_not_limited(runner: ScriptRunner, 
     await admission.admit(who, "inner", EVENT, inner=True)
     assert set(client.hkeys(OPEN_CALLS)) == {"outer", "inner"}
     assert held_places(who, inner=True) == ()
+
+
+async def test_a_refusal_survives_pickling_with_its_headers(runner: ScriptRunner) -> None:
+    who = principal(key_limits={"requests_per_minute": 1})
+    admission = Admission(runner, "r1")
+    await admission.admit(who, "e1", EVENT, inner=False)
+    with pytest.raises(LimitReached) as error:
+        await admission.admit(who, "e2", EVENT, inner=False)
+    again = pickle.loads(pickle.dumps(error.value))
+    assert (again.message, again.headers) == (error.value.message, error.value.headers)
+    assert dict(again.headers)[b"x-ratelimit-limit-requests"] == b"1"
 
 
 async def test_the_heartbeat_is_renewed_without_calls_and_given_back(runner: ScriptRunner, client: Any) -> None:

@@ -197,6 +197,9 @@ async def test_a_limit_refuses_with_the_time_to_wait_and_leaves_no_event(platfor
     assert (refused.json()["error"]["type"], refused.json()["error"]["code"]) == ("rate_limit_exceeded",) * 2
     assert 28 <= int(refused.headers["retry-after"]) <= 30
     assert int(refused.headers["retry-after-ms"]) <= 30_000
+    assert refused.headers["x-ratelimit-limit-requests"] == "2"
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    assert refused.headers["x-ratelimit-reset-requests"] in {"1m0s", "60s", "59s"}
     with pytest.raises(openai.RateLimitError):
         await stage.client("slow").chat.completions.create(model="scripted", messages=HI)
     await stage.events(2)
