@@ -23,10 +23,14 @@ class _Frozen(BaseModel):
 
 
 class Source(_Frozen):
-    """``scheme:location``: ``hub:owner/name``, ``pypi:package==version``, ``path:/folder``, ``hosted:upstream``."""
+    """``scheme:location``: ``hub:owner/name``, ``pypi:package==version``, ``path:/folder``, ``hosted:upstream``.
+
+    A wheel may carry its digest, ``pypi:package==version#sha256=…``: one that differs is refused.
+    """
 
     scheme: Scheme
     location: str = Field(min_length=1)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
     @classmethod
     def parse(cls, text: str) -> "Source":
@@ -34,7 +38,8 @@ class Source(_Frozen):
         scheme, colon, location = text.partition(":")
         if not colon:
             raise ValueError(f"source {text!r} has no scheme; use hub:, pypi:, path: or hosted:")
-        return cls.model_validate({"scheme": scheme, "location": location})
+        place, mark, digest = location.partition("#sha256=") if scheme == "pypi" else (location, "", "")
+        return cls.model_validate({"scheme": scheme, "location": place, "sha256": digest if mark else None})
 
 
 class LoraAdapter(_Frozen):
