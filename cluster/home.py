@@ -3,8 +3,8 @@
 Invariants
 1. ``folder`` is 0700, its JSON files are 0600 and replaced in one step: a reader sees the old one or the new one.
 2. One supervisor a home: a file lock that ends with its process, with the holder's pid inside.
-3. ``runtime`` holds the sockets. A unix socket's path has at most 107 bytes, which a home may exceed, so it lies in
-   the system's temporary folder under a name made from the home's path. Nobody else may own it.
+3. ``runtime`` holds the sockets. A unix socket's path has at most 107 bytes (HAProxy: 97, of which Serve takes 68), so
+   it lies in ``/tmp`` under a short name made from the home's path and the user. Nobody else may own it.
 """
 
 import fcntl
@@ -24,6 +24,7 @@ FOLDER_MODE = 0o700
 # Passed through, not listed: an unprivileged part reaches its own folder below.
 RUNTIME_MODE = 0o711
 FILE_MODE = 0o600
+SHORT_PLACE = Path("/tmp")
 
 
 class Home:
@@ -31,8 +32,8 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:8]
-        self.runtime = Path(tempfile.gettempdir()).resolve() / f"objecta-{os.geteuid()}-{digest}"
+        digest = hashlib.sha256(f"{os.geteuid()}:{self.folder}".encode()).hexdigest()[:10]
+        self.runtime = SHORT_PLACE / f"objecta-{digest}"
         self.logs = self.folder / "logs"
         self.status_path = self.folder / "status.json"
         self.lock_path = self.folder / "lock"

@@ -13,7 +13,8 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -84,6 +85,18 @@ async def launch(
         )
 
 
+ProcessTable = Mapping[int, Sequence[psutil.Process]]
+
+
+def process_table() -> ProcessTable:
+    """Every process of the machine by its parent's pid. One look at /proc, some milliseconds."""
+    table: dict[int, list[psutil.Process]] = defaultdict(list)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            table[process.ppid()].append(process)
+    return table
+
+
 class Tree:
     """A part's process and every descendant ever seen."""
 
@@ -91,26 +104,32 @@ class Tree:
         self.root = root
         self._marks = marks
         self._seen: dict[int, psutil.Process] = {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Look for new descendants, forget those that ended. Costs milliseconds; call it every second or so."""
+        self._sessions: set[int] = {root.pid}
         with contextlib.suppress(psutil.NoSuchProcess):
-            self._seen.setdefault(self.root.pid, psutil.Process(self.root.pid))
-        for process in list(self._seen.values()):
-            if not _alive(process):
-                self._reap(process)
-                del self._seen[process.pid]
-                continue
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for child in process.children(recursive=True):
-                    self._seen.setdefault(child.pid, child)
+            self._seen[root.pid] = psutil.Process(root.pid)
 
-    def _reap(self, process: psutil.Process) -> None:
+    def refresh(self, table: ProcessTable) -> None:
+        """Look for new descendants, forget those that ended."""
+        left = list(self._seen.values())
+        while left:
+            process = left.pop()
+            for child in table.get(process.pid, ()):
+                if child.pid not in self._seen:
+                    self._seen[child.pid] = child
+                    left.append(child)
+        for process in list(self._seen.values()):
+            with contextlib.suppress(ProcessLookupError):
+                self._sessions.add(os.getsid(process.pid))
+            if not _alive(process):
+                del self._seen[process.pid]
+        self._reap(table)
+
+    def _reap(self, table: ProcessTable) -> None:
         """An adopted descendant that ended stays a zombie until its new parent, this process, has asked for it."""
-        if process.pid != self.root.pid:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(process.pid, os.WNOHANG)
+        for child in table.get(os.getpid(), ()):
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                if child.pid != self.root.pid and os.getsid(child.pid) in self._sessions and not _alive(child):
+                    os.waitpid(child.pid, os.WNOHANG)
 
     def processes(self) -> list[ProcessId]:
         """Everything alive at the last look."""
@@ -130,18 +149,18 @@ class Tree:
 
     async def end(self, how: signal.Signals, seconds_max: float) -> None:
         """End the root in order, then whatever is left of the tree. Returns when nothing of it runs."""
-        self.refresh()
+        self.refresh(process_table())
         if self.root.returncode is None:
             self.root.send_signal(how)
             try:
                 await asyncio.wait_for(self.root.wait(), seconds_max)
             except TimeoutError:
-                self.refresh()
+                self.refresh(process_table())
                 self.root.kill()
                 await self.root.wait()
         left = {process.pid: process for process in [*self._seen.values(), *marked(self._marks)] if _alive(process)}
         await asyncio.to_thread(end_all, list(left.values()))
-        self.refresh()
+        self._reap(process_table())
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -3,8 +3,8 @@
 Invariants
 1. Two homes live side by side: every port is picked free, and HAProxy's files and Ray's sockets lie in the home's own
    runtime folder (Serve's default is one folder a machine, with an admin socket open to all).
-2. Nothing of Ray itself listens beyond loopback: its node address is 127.0.0.1. HAProxy's own stats port does.
-3. No Ray client server, which would be remote code execution on one more port; jobs go through the dashboard.
+2. Ray listens on loopback alone, for its node address is 127.0.0.1. Beyond it listen only HAProxy's stats and metrics
+   pages and a replica's gRPC port for calls between replicas: Serve has no setting for these three.
 
 ``ray start --block`` ends, and takes the rest of the head with it, when one of the head's processes dies: that is what
 the supervisor sees.
@@ -52,7 +52,7 @@ def ray_part(
     secret = token.get_secret_value()
 
     def prepare() -> None:
-        for folder in (sessions, home.runtime / "haproxy"):
+        for folder in (sessions, home.runtime / "h"):
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
         _prune(sessions)
         log = home.logs / "ray"
@@ -98,8 +98,8 @@ def _command(sessions: Path, dashboard_port: int, cpus: int) -> tuple[str, ...]:
 
 
 def _environment(home: Home, secret: str, cpus: int) -> dict[str, str]:
-    haproxy = home.runtime / "haproxy"
-    stats, metrics = free_ports(2)
+    haproxy = home.runtime / "h"
+    stats, metrics, fallback_http, fallback_grpc = free_ports(4)
     http, grpc = free_block(REPLICA_PORTS), free_block(REPLICA_PORTS)
     return {
         # On Linux Ray would resolve loopback to the machine's address; this is how its laptops elsewhere run.
@@ -107,6 +107,8 @@ def _environment(home: Home, secret: str, cpus: int) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secret,
         "RAY_USAGE_STATS_ENABLED": "0",
+        # There is no other node to drain to; waiting would only delay the end by its 30 seconds.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         # Our own metrics are at /metrics; Ray's cost every worker a thread and an exporter.
         "RAY_enable_metrics_collection": "false",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -123,6 +125,8 @@ def _environment(home: Home, secret: str, cpus: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from cluster.errors import ClusterError, PartFailed
 from cluster.home import Home
 from cluster.parts import Part, PartEvent, PartState, PartStatus
-from cluster.processes import HOME_MARK, PART_MARK, RUN_MARK, ProcessId, Tree, launch
+from cluster.processes import HOME_MARK, PART_MARK, RUN_MARK, ProcessId, ProcessTable, Tree, launch
 
 POLL_SECONDS = 0.1
 BACKOFF_SECONDS_MIN = 0.5
@@ -131,10 +131,10 @@ class Runner:
         seconds = time.monotonic() - began
         self._report(PartEvent(name=self.part.name, state=state, seconds=seconds, message=message))
 
-    def refresh(self) -> None:
+    def refresh(self, table: ProcessTable) -> None:
         """Follow the process tree."""
         if self._tree is not None:
-            self._tree.refresh()
+            self._tree.refresh(table)
         self._rss_bytes = self._tree.rss_bytes() if self._tree is not None else 0
 
     def processes(self) -> list[ProcessId]:

@@ -20,13 +20,13 @@ import psutil
 from cluster.errors import ClusterError, PartFailed
 from cluster.home import Home
 from cluster.parts import Part, PartEvent, PartStatus
-from cluster.processes import HOME_MARK, ProcessId, become_subreaper, sweep
+from cluster.processes import HOME_MARK, ProcessId, become_subreaper, process_table, sweep
 from cluster.runner import Runner
 from cluster.status import ClusterStatus, read_status, write_status
 
 Hook = Callable[[], Awaitable[None]]
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 2.0
 SWEEPER_SECONDS_MAX = 30.0
 SUPERVISOR_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.1
@@ -134,10 +134,11 @@ class Supervisor:
         await asyncio.wait_for(sweeper.wait(), SWEEPER_SECONDS_MAX)
 
     async def _look(self) -> None:
-        """Every second: follow the process trees and write the status file."""
+        """Every two seconds: follow the process trees and write the status file."""
         while True:
+            table = process_table()
             for runner in self._runners.values():
-                runner.refresh()
+                runner.refresh(table)
             self._write()
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -152,7 +153,7 @@ class Supervisor:
         write_status(self._home, status)
 
     def snapshot(self) -> list[PartStatus]:
-        """Every part as it is now; memory as of the last second."""
+        """Every part as it is now; memory as of the last look."""
         return [runner.status() for runner in self._runners.values()]
 
 
