@@ -52,7 +52,8 @@ def redis_part(home: Home) -> tuple[Part, str]:
     command = (
         *(str(binary), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(data)),
         *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction"),
-        *("--daemonize", "no"),
+        # A title of its own would overwrite the environment, by which the sweep knows its processes.
+        *("--daemonize", "no", "--set-proc-title", "no"),
     )
     part = Part(
         name="redis",

@@ -9,6 +9,7 @@
 """
 
 import asyncio
+import os
 import sys
 import time
 import uuid
@@ -45,9 +46,11 @@ class Supervisor:
         """``report`` is called in the loop's thread at each change. Raises ValueError on an unknown need or a cycle."""
         self._home = home
         self._run = uuid.uuid4().hex
+        self._report = report
+        self._me = ProcessId(pid=os.getpid(), started=psutil.Process().create_time())
         hooks = restarted or {}
         self._runners = {
-            part.name: Runner(part, home, self._run, report, hooks.get(part.name)) for part in _ordered(parts)
+            part.name: Runner(part, home, self._run, self._changed, hooks.get(part.name)) for part in _ordered(parts)
         }
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -60,11 +63,15 @@ class Supervisor:
         for number in (SIGINT, SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
         await asyncio.to_thread(clean, self._home)
-        self._sweeper = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cluster.sweeper", str(self._home.folder), self._run),
-            stdin=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
+        # Its output goes to a log: with ours it would hold a pipe open that somebody reads to the end.
+        with (self._home.logs / "sweeper.log").open("ab") as output:
+            self._sweeper = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cluster.sweeper", str(self._home.folder), self._run),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         self._tasks.append(asyncio.create_task(self._look()))
         try:
             await self._start_all()
@@ -142,11 +149,14 @@ class Supervisor:
             self._write()
             await asyncio.sleep(LOOK_SECONDS)
 
+    def _changed(self, event: PartEvent) -> None:
+        self._write()
+        self._report(event)
+
     def _write(self) -> None:
-        me = psutil.Process()
         status = ClusterStatus(
             run=self._run,
-            supervisor=ProcessId(pid=me.pid, started=me.create_time()),
+            supervisor=self._me,
             parts=tuple(self.snapshot()),
             processes=tuple(entry for runner in self._runners.values() for entry in runner.processes()),
         )

@@ -13,7 +13,7 @@ from cluster.home import Home
 from cluster.processes import HOME_MARK, RUN_MARK, marked, sweep
 from cluster.status import read_status
 
-GRACE_SECONDS_MAX = 10.0
+GRACE_SECONDS_MAX = 5.0
 POLL_SECONDS = 0.2
 
 
