@@ -95,6 +95,7 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        responses=errors.RESPONSES,
     )
     app.state.context = create_context(config)
     public = APIRouter(prefix=API_PREFIX)

@@ -8,12 +8,32 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg.errors import DataError as PostgresDataError
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from control_plane.edge import nothing_here
 from models.errors import InvalidRequest, MethodNotAllowed, PlatformError, Unavailable
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="The field at fault")
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """OpenAI's error object."""
+
+    error: ErrorDetail
+
+
+# Described for every route; it also keeps FastAPI from describing a 422, which this API never answers.
+RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "An error"}}
 
 CODES = {
     "missing": "missing_required_parameter",

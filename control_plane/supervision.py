@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 RESTART_SECONDS_MIN = 0.1
+CANCEL_AGAIN_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +55,18 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], restart_secon
 async def supervised(
     tasks: Mapping[str, Callable[[], Awaitable[None]]], restart_seconds_max: float
 ) -> AsyncGenerator[None]:
-    """The tasks run while the block does; leaving it cancels them and waits for them."""
+    """The tasks run while the block does; leaving it cancels them and waits until all have ended."""
     running = [asyncio.create_task(supervise(name, run, restart_seconds_max), name=name) for name, run in tasks.items()]
     try:
         yield
     finally:
-        for task in running:
+        await _cancel(set(running))
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    # Again and again: Python 3.11's ``asyncio.wait_for``, under psycopg, loses a cancellation that comes at the moment
+    # its future is done (cpython#86296), and the task would run on.
+    while tasks:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from control_plane.database import Transaction
 from control_plane.pages import Page
-from models.errors import NotFound
+from models.errors import InvalidRequest, NotFound
 
 
 class TenantMarked:
@@ -66,6 +66,13 @@ class Scope:
         if row is None:
             raise NotFound(f"There is no {noun} with this id.")
         return row
+
+    async def reference(self, table: type[Row], row_id: str, noun: str, param: str) -> Row:
+        """The row that a field of the body names. Raises InvalidRequest that names the field."""
+        try:
+            return await self.get(table, row_id, noun)
+        except NotFound as error:
+            raise InvalidRequest(error.message, param=param) from error
 
     def add(self, row: TenantMarked) -> None:
         """Make ``row`` this organisation's."""

@@ -29,10 +29,7 @@ async def add_version(scope: Scope, agent_id: str, spec: AgentSpec, chat_models:
     if spec.model not in chat_models:
         raise InvalidRequest(f"There is no chat model '{spec.model}'.", param="model", code="model_not_found")
     if spec.knowledge_base_id is not None:
-        try:
-            await scope.get(KnowledgeBase, spec.knowledge_base_id, "knowledge base")
-        except NotFound as error:
-            raise InvalidRequest(error.message, param="knowledge_base_id") from error
+        await scope.reference(KnowledgeBase, spec.knowledge_base_id, "knowledge base", "knowledge_base_id")
     agent = await scope.get(Agent, agent_id, "agent", lock=True)
     agent.latest_version += 1
     row = AgentVersion(

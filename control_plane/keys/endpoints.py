@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from control_plane.access import AnyCaller, Tenant
 from control_plane.context import Ctx, Tx
 from control_plane.keys import service
-from control_plane.keys.schemas import ApiKeyCreate, ApiKeyCreated, ApiKeyView, Authenticate
+from control_plane.keys.schemas import ApiKeyChange, ApiKeyCreate, ApiKeyCreated, ApiKeyView, Authenticate
 from control_plane.keys.tables import ApiKey
 from control_plane.pages import ListOf, PageQuery, listed
 from models.identity import Principal
@@ -57,6 +57,14 @@ async def list_keys(scope: Tenant, page: PageQuery) -> ListOf[ApiKeyView]:
 async def get_key(scope: Tenant, api_key_id: str) -> ApiKeyView:
     """One key."""
     return ApiKeyView.of(await scope.get(ApiKey, api_key_id, "API key"))
+
+
+@router.patch("/{api_key_id}")
+async def change_key(scope: Tenant, context: Ctx, api_key_id: str, body: ApiKeyChange) -> ApiKeyView:
+    """Rename, limit, or change which models it may use. Gateways follow at once."""
+    row = await service.change(scope, api_key_id, body)
+    context.invalidations.key(scope.transaction, row.id)
+    return ApiKeyView.of(row)
 
 
 @router.delete("/{api_key_id}")

@@ -9,6 +9,8 @@ from control_plane.fields import Body, BoundedLimits, Expiry, ModelId, Name
 from control_plane.keys.tables import ApiKey
 from models.identity import Limits, Role
 
+AllowedModels = Annotated[tuple[ModelId, ...], Field(max_length=500)]
+
 
 class ApiKeyCreate(Body):
     """A new key. ``allowed_models``: exact ids of models (agents: ``agent/<slug>``); null for all."""
@@ -24,8 +26,16 @@ class ApiKeyCreate(Body):
     role: Role = "member"
     user_id: str | None = Field(default=None, max_length=64)
     expires_at: Expiry | None = None
-    allowed_models: Annotated[tuple[ModelId, ...], Field(max_length=500)] | None = None
+    allowed_models: AllowedModels | None = None
     limits: BoundedLimits = Limits()
+
+
+class ApiKeyChange(Body):
+    """What to change; fields left out stay. ``allowed_models``: null for all."""
+
+    name: Name | None = None
+    allowed_models: AllowedModels | None = None
+    limits: BoundedLimits | None = None
 
 
 class ApiKeyView(BaseModel):

@@ -8,23 +8,19 @@ from control_plane.agents import repository as agents
 from control_plane.database import Transaction, unix_seconds, utc_now
 from control_plane.identifiers import new_id
 from control_plane.keys import repository, secrets
-from control_plane.keys.schemas import ApiKeyCreate
+from control_plane.keys.schemas import ApiKeyChange, ApiKeyCreate
 from control_plane.keys.tables import ApiKey
 from control_plane.tenancy import Scope
 from control_plane.tenants.tables import Organisation, Project, User
-from models.errors import InvalidRequest, NotFound, Unauthenticated
+from models.errors import Unauthenticated
 from models.identity import Limits, Principal
 
 
 async def create(scope: Scope, body: ApiKeyCreate, pepper: SecretStr) -> tuple[ApiKey, str]:
     """A new key's row, and the key. Raises InvalidRequest where project or user are not the organisation's."""
-    try:
-        await scope.get(Project, body.project_id, "project")
-        if body.user_id is not None:
-            await scope.get(User, body.user_id, "user")
-    except NotFound as error:
-        param = "project_id" if "project" in error.message else "user_id"
-        raise InvalidRequest(error.message, param=param) from error
+    await scope.reference(Project, body.project_id, "project", "project_id")
+    if body.user_id is not None:
+        await scope.reference(User, body.user_id, "user", "user_id")
     fresh = secrets.generate(pepper)
     row = ApiKey(
         id=new_id("key"),
@@ -47,6 +43,17 @@ async def revoke(scope: Scope, key_id: str) -> ApiKey:
     """Revoke for ever; doing it again changes nothing. Raises NotFound."""
     row = await scope.get(ApiKey, key_id, "API key", lock=True)
     row.revoked_at = row.revoked_at or utc_now()
+    return row
+
+
+async def change(scope: Scope, key_id: str, body: ApiKeyChange) -> ApiKey:
+    """Apply a change. Raises NotFound."""
+    row = await scope.get(ApiKey, key_id, "API key", lock=True)
+    row.name = body.name or row.name
+    if "allowed_models" in body.model_fields_set:
+        row.allowed_models = None if body.allowed_models is None else list(body.allowed_models)
+    if body.limits is not None:
+        row.limits = body.limits.model_dump(exclude_none=True)
     return row
 
 

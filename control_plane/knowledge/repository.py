@@ -1,6 +1,7 @@
 """Queries about knowledge; those without a scope are the platform's own, for its jobs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -38,12 +39,11 @@ async def active_ingestions(session: AsyncSession) -> Sequence[Ingestion]:
     return (await session.scalars(query)).all()
 
 
-async def manifest(scope: Scope, knowledge_base_id: str) -> list[DocumentRecord]:
-    """Every record of a knowledge base."""
+async def manifest(scope: Scope, knowledge_base_id: str) -> list[dict[str, Any]]:
+    """Every record of a knowledge base, each the fields of a ``DocumentRecord``."""
     fields = [getattr(Document, name) for name in DocumentRecord.model_fields]
     query = scope.restrict(select(*fields), Document).where(Document.knowledge_base_id == knowledge_base_id)
-    rows = await scope.session.execute(query)
-    return [DocumentRecord.model_validate(dict(row)) for row in rows.mappings()]
+    return [dict(row) for row in (await scope.session.execute(query)).mappings()]
 
 
 async def save_records(scope: Scope, knowledge_base_id: str, records: Sequence[DocumentRecord]) -> None:

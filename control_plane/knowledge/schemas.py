@@ -111,12 +111,6 @@ class IngestionOrder(BaseModel):
     embedding_model: str
 
 
-class DocumentRecords(BaseModel):
-    """The whole manifest of a knowledge base."""
-
-    data: list[DocumentRecord]
-
-
 class ManifestChange(Body):
     """Rows to insert or replace, by document."""
 

@@ -214,6 +214,7 @@ async def jobs_api() -> AsyncIterator[JobsApi]:
     server = uvicorn.Server(uvicorn.Config(api, port=0, lifespan="off", log_level="error", ws="none"))
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
+    listening.listen()
     api.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     yield api

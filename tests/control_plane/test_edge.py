@@ -65,6 +65,8 @@ async def test_the_documentation_is_there_and_may_load_its_script(anonymous) -> 
     described = (await anonymous.get("/openapi.json")).json()
     operations = [operation for methods in described["paths"].values() for operation in methods.values()]
     assert all(operation.get("description") for operation in operations)
+    assert all("422" not in operation["responses"] for operation in operations)
+    assert "ErrorBody" in described["components"]["schemas"]
 
 
 @pytest.mark.parametrize("secret", [None, "", "wrong", "test-cluster-secre", "é"])

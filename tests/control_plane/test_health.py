@@ -1,9 +1,11 @@
 """Liveness and readiness; background tasks that outlive their failures."""
 
 import asyncio
+import socket
 
 import httpx
 import pytest
+import uvicorn
 from pydantic import SecretStr
 
 from control_plane.app import create_app
@@ -96,6 +98,26 @@ async def test_leaving_the_block_cancels_what_runs() -> None:
     assert ended.is_set()
 
 
+async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
+    started = asyncio.Event()
+    lost = 0
+
+    async def deaf() -> None:
+        nonlocal lost
+        started.set()
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+                if lost == 2:
+                    raise
+
+    async with asyncio.timeout(10), supervised({"deaf": deaf}, restart_seconds_max=1):
+        await started.wait()
+    assert lost == 2
+
+
 async def test_a_bell_ends_a_sleep_and_is_remembered_once() -> None:
     bell = Bell()
     async with asyncio.timeout(10):
@@ -112,3 +134,20 @@ async def test_the_application_starts_and_stops_its_tasks(config: ControlPlaneCo
     assert not {"usage consumer", "usage reaper", "ingestion watcher"} & {
         task.get_name() for task in asyncio.all_tasks()
     }
+
+
+async def test_it_serves_on_a_socket_and_stops_when_told(config: ControlPlaneConfig) -> None:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(create_app(config), log_level="error", server_header=False, ws="none"))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        assert (await client.get("/health/ready")).json()["status"] == "ready"
+        answer = await client.get("/api/v1/me")
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+    server.should_exit = True
+    async with asyncio.timeout(10):
+        await serving
+    listening.close()

@@ -22,6 +22,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/users"): {"email": "eve@rival.example", "name": "Eve"},
     ("patch", "/users/{user_id}"): {"archived": True},
     ("post", "/api-keys"): {"name": "Theirs", "project_id": "{project_id}"},
+    ("patch", "/api-keys/{api_key_id}"): {"name": "Theirs", "allowed_models": None},
     ("post", "/agents"): {"slug": "theirs", "name": "Theirs"},
     ("post", "/agents/{agent_id}/versions"): SPEC,
     ("post", "/agents/{agent_id}/publish"): {"version": 1},

@@ -232,3 +232,17 @@ async def test_keys_are_listed_page_by_page_the_newest_first(acme) -> None:
             break
         after = {"after": page["last_id"]}
     assert seen == wanted
+
+
+async def test_a_keys_limits_and_models_can_be_changed_without_a_new_key(acme, internal) -> None:
+    made = await acme.make("/api-keys", {"name": "app", "project_id": acme.project_id, "allowed_models": ["a"]})
+    place = acme.path(f"/api-keys/{made['id']}")
+    changed = (await acme.client.patch(place, json={"limits": {"requests_per_minute": 3}})).json()
+    assert (changed["name"], changed["allowed_models"]) == ("app", ["a"])
+    assert (await principal_of(internal, made["key"])).key_limits == Limits(requests_per_minute=3)
+    await acme.client.patch(place, json={"allowed_models": ["a", "b"]})
+    assert (await principal_of(internal, made["key"])).allowed_models == ("a", "b")
+    await acme.client.patch(place, json={"allowed_models": None, "name": "new"})
+    principal = await principal_of(internal, made["key"])
+    assert (principal.allowed_models, principal.key_limits) == (None, Limits(requests_per_minute=3))
+    assert (await acme.client.get(place)).json()["name"] == "new"
