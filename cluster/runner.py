@@ -56,9 +56,9 @@ class Runner:
 
     async def _bring_up(self) -> None:
         part = self.part
-        if part.prepare is not None:
-            await asyncio.to_thread(part.prepare)
         try:
+            if part.prepare is not None:
+                await asyncio.to_thread(part.prepare)
             process = await launch(
                 part.command,
                 environment=part.environment,

@@ -9,6 +9,7 @@
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -88,6 +89,8 @@ class Supervisor:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
+                if stopped in done:
+                    raise PartFailed("stopped by a signal before everything was ready")
         finally:
             for task in (*starting, stopped):
                 task.cancel()
@@ -96,7 +99,6 @@ class Supervisor:
 
     async def _stop_asked(self) -> None:
         await self._stop.wait()
-        raise PartFailed("stopped by a signal before everything was ready")
 
     async def _start_one(self, runner: Runner) -> None:
         for name in runner.part.needs:
@@ -104,10 +106,17 @@ class Supervisor:
         await runner.start()
 
     async def run_until_stopped(self) -> None:
-        """Returns after SIGINT, SIGTERM or ``request_stop``, with everything stopped."""
+        """Returns after SIGINT, SIGTERM or ``request_stop``, with everything stopped.
+
+        Raises what broke supervision itself (a hook's error that is not a ClusterError), with everything stopped.
+        """
+        asked = asyncio.create_task(self._stop_asked())
         try:
-            await self._stop.wait()
+            done, _ = await asyncio.wait({asked, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {asked}:
+                task.result()
         finally:
+            asked.cancel()
             await self.stop()
 
     def request_stop(self) -> None:
@@ -160,7 +169,9 @@ class Supervisor:
             parts=tuple(self.snapshot()),
             processes=tuple(entry for runner in self._runners.values() for entry in runner.processes()),
         )
-        write_status(self._home, status)
+        # A report only: a full disk must not end the supervision.
+        with contextlib.suppress(OSError):
+            write_status(self._home, status)
 
     def snapshot(self) -> list[PartStatus]:
         """Every part as it is now; memory as of the last look."""

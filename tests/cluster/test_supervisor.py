@@ -152,6 +152,19 @@ async def test_a_hook_runs_after_a_restart_and_a_failing_one_starts_the_part_ove
                 assert client.ping()
 
 
+async def test_a_hook_that_breaks_ends_the_supervision_openly(home: Home, running) -> None:
+    async def hook() -> None:
+        raise LookupError("a bug")
+
+    with home.held():
+        supervisor = Supervisor(home, [redis_part(home)[0]], ignore, {"redis": hook})
+        await supervisor.start()
+        os.kill(status_of(supervisor, "redis").pid or 0, signal.SIGKILL)
+        with pytest.raises(LookupError, match="a bug"):
+            await supervisor.run_until_stopped()
+        assert running() == []
+
+
 async def test_a_part_that_keeps_dying_is_shown_as_failed_and_tried_again(home: Home) -> None:
     home.prepare()
     healed = home.folder / "healed"
