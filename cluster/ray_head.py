@@ -99,7 +99,7 @@ def _command(sessions: Path, dashboard_port: int, cpus: int) -> tuple[str, ...]:
 
 def _environment(home: Home, secret: str, cpus: int) -> dict[str, str]:
     haproxy = home.runtime / "h"
-    stats, metrics, fallback_http, fallback_grpc = free_ports(4)
+    stats, metrics, fallback_http, fallback_grpc, autoscaler, dashboard = free_ports(6)
     http, grpc = free_block(REPLICA_PORTS), free_block(REPLICA_PORTS)
     return {
         # On Linux Ray would resolve loopback to the machine's address; this is how its laptops elsewhere run.
@@ -111,6 +111,8 @@ def _environment(home: Home, secret: str, cpus: int) -> dict[str, str]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         # Our own metrics are at /metrics; Ray's cost every worker a thread and an exporter.
         "RAY_enable_metrics_collection": "false",
+        "AUTOSCALER_METRIC_PORT": str(autoscaler),
+        "DASHBOARD_METRIC_PORT": str(dashboard),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",

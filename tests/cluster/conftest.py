@@ -60,6 +60,9 @@ def home(tmp_path: Path) -> Iterator[Home]:
     # A failed test must not leave a cluster behind.
     if found.folder.exists():
         clean(found)
+        data = found.folder / "postgres"
+        if data.is_symlink():
+            shutil.rmtree(data.readlink().parent)
     shutil.rmtree(found.runtime, ignore_errors=True)
 
 
