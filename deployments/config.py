@@ -14,8 +14,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue
 
+VARIABLE_PREFIX = "OBJECTA_"
 CONFIG_VARIABLE = "OBJECTA_CONFIG"
 FILE_MODE = 0o600
+GATEWAY_PORT = 8000
+CONTROL_PORT = 8080
 
 
 class HostedUpstream(BaseModel):
@@ -31,15 +34,17 @@ class HostedUpstream(BaseModel):
 class PlatformConfig(BaseSettings):
     """Everything a process of the platform may need to know."""
 
-    model_config = SettingsConfigDict(env_prefix="OBJECTA_", env_nested_delimiter="__", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=VARIABLE_PREFIX, env_ignore_empty=True, env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
 
     home: Path = Field(description="Where this node keeps spools and other local state")
     gateway_host: str = "127.0.0.1"
-    gateway_port: int = Field(default=8000, ge=1, le=65_535)
-    gateway_url: str = Field(default="http://127.0.0.1:8000", description="How processes of the platform reach it")
+    gateway_port: int = Field(default=GATEWAY_PORT, ge=1, le=65_535)
+    gateway_url: str = Field(default="", description="How processes of the platform reach it; from the port by default")
     control_plane_host: str = "127.0.0.1"
-    control_plane_port: int = Field(default=8080, ge=1, le=65_535)
-    control_plane_url: str = "http://127.0.0.1:8080"
+    control_plane_port: int = Field(default=CONTROL_PORT, ge=1, le=65_535)
+    control_plane_url: str = Field(default="", description="How they reach it; from the port by default")
     dashboard_url: str = "http://127.0.0.1:8265"
 
     database_url: SecretStr
@@ -57,6 +62,16 @@ class PlatformConfig(BaseSettings):
     upstreams: tuple[HostedUpstream, ...] = ()
     gpus_per_node: int = Field(default=0, ge=0)
     gateway_replicas: int = Field(default=1, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _addresses_follow_ports(cls, data: dict[str, Any]) -> dict[str, Any]:
+        gateway, control_plane = data.get("gateway_port", GATEWAY_PORT), data.get("control_plane_port", CONTROL_PORT)
+        addresses = {
+            "gateway_url": data.get("gateway_url") or f"http://127.0.0.1:{gateway}",
+            "control_plane_url": data.get("control_plane_url") or f"http://127.0.0.1:{control_plane}",
+        }
+        return {**data, **addresses}
 
     @model_validator(mode="after")
     def _models_are_known(self) -> Self:

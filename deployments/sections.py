@@ -1,0 +1,45 @@
+"""Each constructor's own section, cut out of the one configuration; it says where an internal application lives."""
+
+from deployments.config import PlatformConfig
+from models import channels
+from models.catalogue import CatalogueEntry
+from serve.agents.config import AgentRuntimeConfig
+from serve.config import GatewayConfig, ModelRoute, Upstream
+
+
+def gateway_config(config: PlatformConfig) -> GatewayConfig:
+    """The gateway's section. Raises ValueError where a hosted model names an upstream that is not configured."""
+    agents = Upstream(name="agents", base_url=config.gateway_url + channels.AGENTS_PREFIX, internal=True)
+    return GatewayConfig(
+        control_plane_url=config.control_plane_url,
+        cluster_secret=config.cluster_secret,
+        redis_url=config.redis_url,
+        spool_folder=config.home / "spool",
+        routes=tuple(ModelRoute(entry=entry, upstream=_upstream(config, entry)) for entry in config.served()),
+        agents=agents,
+    )
+
+
+def _upstream(config: PlatformConfig, entry: CatalogueEntry) -> Upstream:
+    name = hosted_by(entry)
+    if name is None:
+        prefix = channels.EMBEDDER_PREFIX if entry.kind == "embedding" else channels.ENGINE_PREFIX
+        return Upstream(name=entry.id, base_url=f"{config.gateway_url}{prefix}/{entry.id}", internal=True)
+    for hosted in config.upstreams:
+        if hosted.name == name:
+            return Upstream(name=name, base_url=hosted.base_url, api_key=hosted.api_key)
+    raise ValueError(f"model {entry.id!r} is hosted by {name!r}, which upstreams does not name")
+
+
+def hosted_by(entry: CatalogueEntry) -> str | None:
+    """The hosted upstream that answers for the model, None where the platform runs it itself."""
+    return next((source.location for source in entry.sources if source.scheme == "hosted"), None)
+
+
+def agents_config(config: PlatformConfig) -> AgentRuntimeConfig:
+    """The agent runtime's section."""
+    return AgentRuntimeConfig(
+        gateway_url=config.gateway_url,
+        control_plane_url=config.control_plane_url,
+        cluster_secret=config.cluster_secret,
+    )
