@@ -19,6 +19,11 @@ class Encoder(Protocol):
         """Length of a vector."""
         ...
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest text the model reads whole, in tokens, its own marks included; it ignores what lies beyond."""
+        ...
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as the model sees it, untruncated."""
         ...

@@ -18,6 +18,11 @@ class HashEmbedder:
         """Length of a vector."""
         return self._dimensions
 
+    @property
+    def max_tokens(self) -> int:
+        """It reads any length; the number is that of small sentence encoders."""
+        return 256
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """One token a word, plus the two marks that sentence encoders add."""
         return [len(text.split()) + 2 for text in texts]
