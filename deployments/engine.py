@@ -7,7 +7,11 @@ A client's disconnect reaches vLLM through ASGI and aborts the generation.
 from contextlib import AsyncExitStack
 from typing import Any
 
+from ray import serve
+from ray.serve import Application
+
 from deployments.config import PlatformConfig
+from deployments.platform import placement, scaling
 from models.catalogue import CatalogueEntry, EngineArguments
 from serve.allowlist import Allowlist
 from serve.guard import Guard
@@ -80,3 +84,18 @@ class Engine:
     async def __del__(self) -> None:
         """Ends the engine's processes with the replica."""
         await self._exit.aclose()
+
+
+def application(arguments: dict[str, str]) -> Application:
+    """The application of the model that ``arguments`` names. Raises ModelNotFound, ValueError."""
+    config = PlatformConfig.load()
+    entry = config.catalogue().find(arguments["model"])
+    environment = engine_environment(entry.engine(config.gpus_per_node), config.gpus_per_node)
+    options: dict[str, Any] = {
+        **scaling(entry),
+        "ray_actor_options": {**placement(config, entry), "runtime_env": {"env_vars": environment}},
+        "health_check_period_s": 1,
+        "health_check_timeout_s": 15,
+        "graceful_shutdown_timeout_s": 15,
+    }
+    return serve.deployment(serve.ingress()(Engine), name="engine", **options).bind(entry.id)

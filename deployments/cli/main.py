@@ -118,7 +118,9 @@ def chat(
 
 @app.command(hidden=True)
 def demo(
-    docs: Annotated[Path | None, typer.Option(help="A folder to ingest; the project's own documentation by default.")],
+    docs: Annotated[
+        Path | None, typer.Option(help="A folder to ingest; the project's documentation by default.")
+    ] = None,
     ask: Annotated[str | None, typer.Option(help="The question.")] = None,
     once: Annotated[bool, typer.Option("--once", help="End after the answer.")] = False,
 ):

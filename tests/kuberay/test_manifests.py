@@ -11,7 +11,7 @@ import yaml
 from control_plane.config import ControlPlaneConfig
 from deployments.config import PlatformConfig
 from deployments.control_plane import INGEST_ENTRYPOINT
-from deployments.platform import GATEWAY_CPUS, SERVICE_CPUS, placement
+from deployments.platform import SERVICE_CPUS, placement
 
 ROOT = Path(__file__).resolve().parents[2]
 PLATFORM_SECRETS = {"database-url", "operator-key", "key-pepper"}
@@ -196,7 +196,7 @@ def test_the_smallest_cluster_holds_the_smallest_platform(find: Find, config: Pl
         for entry in config.served()
     ]
     assert sum(replicas * need["num_gpus"] for replicas, need in needs) <= gpus
-    services = config.gateway_replicas * GATEWAY_CPUS + 2 * SERVICE_CPUS
+    services = (config.gateway_replicas + 2) * SERVICE_CPUS
     assert services + sum(replicas * need["num_cpus"] for replicas, need in needs) <= cpus
 
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from deployments.config import PlatformConfig
-from deployments.platform import application, placement
+from deployments import embedder, engine
+from deployments.platform import placement
 from models.catalogue import SHIPPED_CATALOGUE
 
 CHAT, EMBEDDING = "smollm2-135m-instruct", "all-minilm-l6-v2"
@@ -49,7 +50,8 @@ with tempfile.TemporaryDirectory(prefix="objecta-ray-") as folder:
 
 def actor_options(model: str, role: str) -> dict[str, Any]:
     # Serve offers no public way to read an application that is not deployed.
-    return vars(application({"role": role, "model": model}))["_bound_deployment"].ray_actor_options
+    build = {"engine": engine.application, "embedder": embedder.application}[role]
+    return vars(build({"model": model}))["_bound_deployment"].ray_actor_options
 
 
 @pytest.fixture
