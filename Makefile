@@ -2,16 +2,26 @@
 SHELL := /bin/sh
 PYTHON ?= python3.11
 BIN := .venv/bin
+export ASK
 
-.PHONY: help install check test lock clean
+.PHONY: help install demo check test bench lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
 
-install: ## Create .venv and install the pinned dependencies (a second run takes seconds)
+install: ## Create .venv with the pinned dependencies and pull the default models (a second run takes seconds)
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
 	  echo "Python 3.11 was not found as '$(PYTHON)'. Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) cluster/install.py
+	@$(BIN)/objecta models pull
+
+demo: install ## Start everything, ingest documents, ask, show a cited answer (ONCE=1, DOCS=folder, ASK="a question")
+	@DOCS="$(DOCS)"; ONCE="$(ONCE)"; \
+	set -- demo; \
+	[ -z "$$DOCS" ] || set -- "$$@" --docs "$$DOCS"; \
+	[ -z "$$ASK" ] || set -- "$$@" --ask "$$ASK"; \
+	[ -z "$$ONCE" ] || set -- "$$@" --once; \
+	exec $(BIN)/objecta "$$@"
 
 check: install ## Lint, types and import contracts
 	$(BIN)/ruff format --check .
@@ -22,6 +32,11 @@ check: install ## Lint, types and import contracts
 test: check ## All checks and all tests
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+bench: install ## Run every benchmark; each prints one JSON object last (LiteLLM gets an environment of its own)
+	$(BIN)/python -m benchmarks.gateway_overhead
+	$(BIN)/python -m benchmarks.engine_parity
+	$(BIN)/python -m benchmarks.ingest
 
 lock: ## Resolve requirements.lock anew
 	$(BIN)/python cluster/install.py --lock

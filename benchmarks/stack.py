@@ -57,6 +57,7 @@ def platform(
             "OBJECTA_GATEWAY_URL": f"http://127.0.0.1:{gateway_port}",
             "OBJECTA_CONTROL_PLANE_PORT": str(control_plane_port),
             "OBJECTA_CONTROL_PLANE_URL": f"http://127.0.0.1:{control_plane_port}",
+            "OBJECTA_DASHBOARD_URL": f"http://127.0.0.1:{free_port()}",
         }
         if catalogue is not None:
             path = Path(name) / "catalogue.yaml"

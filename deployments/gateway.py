@@ -9,10 +9,33 @@ from ray.serve import Application
 from deployments.config import PlatformConfig
 from deployments.platform import SERVICE_CPUS
 from deployments.sections import gateway_config
-from serve.asgi import ASGIApp
+from models.channels import REQUEST_ID_HEADER
+from serve.asgi import ASGIApp, Message, Receive, Scope, Send, header
 from serve.gateway import Gateway
 
 ONGOING_MAX = 1_000
+REQUEST_ID = REQUEST_ID_HEADER.encode()
+
+
+class OneRequestId:
+    """Serve adds the request's id to every answer; without this ours would stand there a second time."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        if scope["type"] != "http" or (given := header(scope, REQUEST_ID)) is None:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_once(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [pair for pair in message["headers"] if pair != (REQUEST_ID, given)]
+                message = {**message, "headers": kept}
+            await send(message)
+
+        await self._app(scope, receive, send_once)
 
 
 class GatewayReplica:
@@ -23,7 +46,7 @@ class GatewayReplica:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The app that Serve mounts."""
-        return self._gateway
+        return OneRequestId(self._gateway)
 
     async def check_health(self) -> None:
         """Raises where the gateway can no longer meter or admit; Serve then replaces the replica."""

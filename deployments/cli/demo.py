@@ -16,10 +16,11 @@ from deployments.cli.runner import run_foreground
 from deployments.cli.show import Starting, console, step
 from deployments.config import PlatformConfig
 from deployments.local import LocalPlatform, local_home
+from models.channels import REQUEST_ID_HEADER
 
 DEMO = "demo.json"
 PROJECT = Path(__file__).resolve().parents[2]
-QUESTION = "What is a principal?"
+QUESTION = "What happens when Redis is away?"
 LEDGER_SECONDS_MAX = 15.0
 SPEC = {
     "instructions": "You are a helpful assistant. Answer the question in one short sentence.",
@@ -136,7 +137,7 @@ def _ask(config: PlatformConfig, demo: dict[str, str], question: str) -> bool:
         cited = citation["url_citation"]
         heading = " > ".join(cited["heading"])
         console.print(f"  [{number}] {cited['document']} — {heading} (score {cited['score']:.2f})", markup=False)
-    cost = _cost(config, demo, raw.headers["x-request-id"])
+    cost = _cost(config, demo, raw.headers[REQUEST_ID_HEADER])
     tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage else "no usage"
     currency = config.catalogue().currency
     console.print(f"  {tokens} · {cost / 1e6:.6f} {currency} · first token after {(first or 0) * 1000:.0f} ms")
@@ -150,13 +151,10 @@ def _cost(config: PlatformConfig, demo: dict[str, str], request_id: str) -> int:
     deadline = time.monotonic() + LEDGER_SECONDS_MAX
     while time.monotonic() < deadline:
         found = admin.get(events, request_id=request_id)["data"]
-        if {event["kind"] for event in found} >= {"agent", "chat", "embedding"} or (
-            found and all(event["kind"] != "chat" for event in found) and time.monotonic() > deadline - POLL_SECONDS
-        ):
+        # The agent's own event is the last to be settled.
+        if any(event["kind"] == "agent" for event in found):
             return sum(event["cost_micro"] for event in found)
         time.sleep(POLL_SECONDS)
-    if found:
-        return sum(event["cost_micro"] for event in found)
     raise ClusterError("the ledger has no usage of the answer: objecta status shows whether its parts are up")
 
 
