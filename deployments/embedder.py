@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from ray import serve
 from ray.serve import Application
 
 from deployments.config import PlatformConfig
 from deployments.platform import embedder_placement, scaling
+from deployments.serving import application_of
 from pipelines.encoder import SentenceEncoder
 from serve.asgi import ASGIApp
 from serve.embedder import EmbedderApp
@@ -35,4 +35,4 @@ def application(arguments: dict[str, str]) -> Application:
         "ray_actor_options": embedder_placement(config),
         "health_check_period_s": 2,
     }
-    return serve.deployment(serve.ingress()(EmbedderReplica), name="embedder", **options).bind(entry.id)
+    return application_of(EmbedderReplica, entry.id, name="embedder", **options)

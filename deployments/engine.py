@@ -7,11 +7,11 @@ A client's disconnect reaches vLLM through ASGI and aborts the generation.
 from contextlib import AsyncExitStack
 from typing import Any
 
-from ray import serve
 from ray.serve import Application
 
 from deployments.config import PlatformConfig
 from deployments.platform import placement, scaling
+from deployments.serving import application_of
 from models.catalogue import CatalogueEntry, EngineArguments
 from serve.allowlist import Allowlist
 from serve.guard import Guard
@@ -98,4 +98,4 @@ def application(arguments: dict[str, str]) -> Application:
         "health_check_timeout_s": 15,
         "graceful_shutdown_timeout_s": 15,
     }
-    return serve.deployment(serve.ingress()(Engine), name="engine", **options).bind(entry.id)
+    return application_of(Engine, entry.id, name="engine", **options)

@@ -3,12 +3,12 @@
 ``max_ongoing_requests`` is high: a waiting stream costs the gateway a socket, not a core.
 """
 
-from ray import serve
 from ray.serve import Application
 
 from deployments.config import PlatformConfig
 from deployments.platform import SERVICE_CPUS
 from deployments.sections import gateway_config
+from deployments.serving import application_of
 from models.channels import REQUEST_ID_HEADER
 from serve.asgi import ASGIApp, Message, Receive, Scope, Send, header
 from serve.gateway import Gateway
@@ -55,12 +55,12 @@ class GatewayReplica:
 
 def application(_arguments: dict[str, str]) -> Application:
     """The application at ``/``. Raises pydantic.ValidationError where the configuration is wrong."""
-    return serve.deployment(
-        serve.ingress()(GatewayReplica),
+    return application_of(
+        GatewayReplica,
         name="gateway",
         num_replicas=PlatformConfig.load().gateway_replicas,
         max_ongoing_requests=ONGOING_MAX,
         ray_actor_options={"num_cpus": SERVICE_CPUS},
         health_check_period_s=2,
         graceful_shutdown_timeout_s=10,
-    ).bind()
+    )

@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from rich.progress import Progress, TaskID
 
@@ -16,7 +17,7 @@ from deployments.sections import hosted_by
 
 UP_SECONDS_MAX = 900.0
 
-Work = Callable[[LocalPlatform, PlatformConfig, Starting], Awaitable[bool]]
+Work = Callable[[LocalPlatform, PlatformConfig, Starting], Coroutine[Any, Any, bool]]
 """What to do once the parts are ready; whether to stay up afterwards."""
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.config import PlatformConfig
 from deployments import embedder, engine
+from deployments.config import PlatformConfig
 from deployments.platform import placement
 from models.catalogue import SHIPPED_CATALOGUE
 
