@@ -109,8 +109,9 @@ class _Walk:
         except OSError as error:
             self._fail(document, DocumentFailure("unreadable", f"The file cannot be read: {error.strerror}."))
             return
-        if size > self._bytes_max:
-            self._fail(document, DocumentFailure("too_large", f"The file has more than {self._bytes_max:,} bytes."))
+        if size >= self._bytes_max:
+            reason = f"The file has {size:,} bytes; the limit is {self._bytes_max:,}."
+            self._fail(document, DocumentFailure("too_large", reason))
         elif size == 0:
             self._fail(document, DocumentFailure("empty", "The file has no content."))
         else:

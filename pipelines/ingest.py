@@ -1,6 +1,6 @@
 """Ingestion: a folder becomes a knowledge base's table.
 
-    discover → plan (against manifest and table) → [parse → embed] in Ray Data → one writer per table → manifest
+    discover → plan (against manifest and table) → parse → embed (pipelines/flow.py) → one writer per table → manifest
 
 1. A document is ``indexed`` in the manifest only after its chunks are committed; killed at any moment, the next run
    makes up what is missing and repeats nothing that shows.
@@ -10,18 +10,16 @@
 """
 
 import hashlib
-import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-import ray.data
 from pydantic import BaseModel, ConfigDict, Field
 from ray.exceptions import RayTaskError
 
@@ -31,14 +29,12 @@ from models.protocols import Encoder, Manifest, Progress
 from pipelines.arrow import Table, arrow
 from pipelines.chunk import ChunkSettings
 from pipelines.discover import discover
+from pipelines.flow import Flow, FlowSettings
 from pipelines.parser_child import ParserLimits
-from pipelines.plan import Plan, Work, make_plan
-from pipelines.stages import Embed, Parse, Write
+from pipelines.plan import Plan, make_plan
+from pipelines.stages import Write
 
 NAMESPACE = "objecta"
-DOCUMENTS_A_BLOCK = 8
-# Parsed text a block: what the encoder takes in a few seconds, so it is fed early and progress shows.
-BLOCK_BYTES_MAX = 128 * 1024
 BLOCKS_WAITING_MAX = 16
 HEARTBEAT_SECONDS = 2.0
 # A killed driver's writer lives until Ray notices.
@@ -47,7 +43,7 @@ WRITER_RETRY_SECONDS = 0.5
 
 
 class IngestConfig(BaseModel):
-    """One ingestion. CPU shares are Ray's logical CPUs: small, since they wait for a place beside running services."""
+    """One ingestion: from where, into which table, within which limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,11 +55,7 @@ class IngestConfig(BaseModel):
     text_characters_max: int = Field(default=20_000_000, ge=1)
     parse_seconds_max: float = Field(default=60.0, gt=0)
     parser_memory_bytes_max: int = Field(default=2 * 1024**3, ge=256 * 1024**2)
-    parsers: int = Field(default=1, ge=1)
-    parser_cpus: float = Field(default=0.1, gt=0)
-    encoders: int = Field(default=1, ge=1)
-    encoder_cpus: float = Field(default=0.2, gt=0)
-    encoder_gpus: float = Field(default=0.0, ge=0)
+    flow: FlowSettings = FlowSettings()
 
     @property
     def limits(self) -> ParserLimits:
@@ -152,9 +144,12 @@ def run_ingestion(
         plan = make_plan(discovery, live, present, config.chunks.identity)
         run = _Run(plan, manifest, progress)
         run.tell()
-        for block in _heartbeats(_documents(config, plan.work, encoder_factory), run) if plan.work else ():
-            run.record([DocumentRecord.model_validate_json(row) for row in _get(writer.write.remote(block))])
-            run.tell()
+        if plan.work:
+            flow = Flow(config.flow, config.limits, config.chunks, encoder_factory)
+            with closing(_heartbeats(flow.run(plan.work), run)) as blocks:
+                for block in blocks:
+                    run.record([DocumentRecord.model_validate_json(row) for row in _get(writer.write.remote(block))])
+                    run.tell()
         found = discovery.files.keys() | discovery.failures.keys()
         orphans = [name for name in _get(writer.present.remote()) if name not in found and not discovery.hides(name)]
         _get(writer.delete.remote([*orphans, *plan.removed, *discovery.failures]))
@@ -165,42 +160,7 @@ def run_ingestion(
         return run.report()
 
 
-def _documents(config: IngestConfig, work: Sequence[Work], encoder_factory: Callable[[], Encoder]) -> Any:
-    """The pipeline: files → parsed documents → records and chunks."""
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = BLOCK_BYTES_MAX
-    # Ray Data's own annotations are partial.
-    data: Any = ray.data
-    rows = [
-        {"document": item.found.document, "path": os.fsencode(item.found.path), "content_hash": item.content_hash}
-        for item in work
-    ]
-    with ray.data.DataContext.current(context):
-        return (
-            data.from_items(rows, override_num_blocks=-(-len(rows) // DOCUMENTS_A_BLOCK))
-            .map_batches(
-                Parse,
-                fn_constructor_args=(config.limits,),
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=data.ActorPoolStrategy(size=config.parsers),
-                num_cpus=config.parser_cpus,
-            )
-            .map_batches(
-                Embed,
-                fn_constructor_args=(encoder_factory, config.chunks),
-                batch_size=DOCUMENTS_A_BLOCK if config.encoder_gpus else None,
-                batch_format="pyarrow",
-                compute=data.ActorPoolStrategy(size=config.encoders),
-                num_cpus=config.encoder_cpus,
-                num_gpus=config.encoder_gpus,
-            )
-        )
-
-
-def _heartbeats(dataset: Any, run: _Run) -> Iterator[Table]:
+def _heartbeats(tables: Generator[Table], run: _Run) -> Generator[Table]:
     """What the pipeline yields, gathered while the writer was busy; meanwhile the progress is told, so it can cancel.
 
     The pipeline is drawn from in a thread, since waiting for a block cannot be interrupted. Left early, the thread
@@ -211,10 +171,11 @@ def _heartbeats(dataset: Any, run: _Run) -> Iterator[Table]:
 
     def draw() -> None:
         try:
-            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-                blocks.put(block)
-                if left.is_set():
-                    return
+            with closing(tables):
+                for block in tables:
+                    blocks.put(block)
+                    if left.is_set():
+                        return
         finally:
             blocks.put(None)
 

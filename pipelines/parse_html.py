@@ -12,15 +12,17 @@ from pipelines.parsed import Block, HeadingPath, ParsedDocument
 
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 # A tag tells how its text is read; one not named here is inline.
-UNSEEN = frozenset(
-    ("script", "style", "noscript", "template", "svg", "math", "head", "iframe", "object")
-    + ("nav", "footer", "form", "button", "select", "textarea")
-)
-BLOCKS = frozenset(
-    (*HEADINGS, "address", "article", "aside", "blockquote", "body", "caption", "dd", "details", "div", "dl", "dt")
-    + ("fieldset", "figcaption", "figure", "header", "hr", "html", "li", "main", "ol", "p", "pre", "section")
-    + ("summary", "table", "tbody", "tfoot", "thead", "tr", "ul")
-)
+# fmt: off
+UNSEEN = {
+    "button", "footer", "form", "head", "iframe", "math", "nav", "noscript", "object", "script", "select", "style",
+    "svg", "template", "textarea",
+}
+BLOCKS = {
+    "address", "article", "aside", "blockquote", "body", "caption", "dd", "details", "div", "dl", "dt", "fieldset",
+    "figcaption", "figure", "header", "hr", "html", "li", "main", "ol", "p", "pre", "section", "summary", "table",
+    "tbody", "tfoot", "thead", "tr", "ul", *HEADINGS,
+}
+# fmt: on
 CELLS = frozenset(("td", "th"))
 SPACE = re.compile(r"\s+")
 

@@ -80,11 +80,11 @@ def read_file(path: str, bytes_max: int) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise DocumentFailure("unreadable", "This is not a regular file.")
-            data = file.read(bytes_max + 1)
+            data = file.read(bytes_max)
     except OSError as error:
         raise DocumentFailure("unreadable", f"The file cannot be read: {error.strerror}.") from None
-    if len(data) > bytes_max:
-        raise DocumentFailure("too_large", f"The file has more than {bytes_max:,} bytes.")
+    if len(data) == bytes_max:
+        raise DocumentFailure("too_large", f"The file has {bytes_max:,} bytes or more.")
     if not data:
         raise DocumentFailure("empty", "The file has no content.")
     return data

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pipelines.parser_child import ParserAnswer, ParserLimits, read_frame, write_frame
@@ -22,6 +23,7 @@ class ParserProcess:
     def parse(self, path: bytes) -> ParserAnswer:
         """One file's answer; a child that it ended (time, memory, a crash) is an answer too."""
         if self._child.poll() is not None:
+            self.close()
             self._child = self._start()
         stdin, stdout = self._child.stdin, self._child.stdout
         if stdin is None or stdout is None:
@@ -35,9 +37,11 @@ class ParserProcess:
 
     def close(self) -> None:
         """End the child."""
-        if self._child.stdin is not None:
-            self._child.stdin.close()
         self._child.kill()
+        if self._child.stdin is not None:
+            # What the child did not read is lost with it.
+            with suppress(BrokenPipeError):
+                self._child.stdin.close()
         self._child.wait(END_SECONDS_MAX)
         if self._child.stdout is not None:
             self._child.stdout.close()

@@ -32,6 +32,10 @@ class Parse:
         answers = [self._parse(row["path"], row["content_hash"]) for row in rows]
         return arrow.table({"document": batch["document"], "answer": arrow.array(answers, arrow.large_binary())})
 
+    def close(self) -> None:
+        """End the child process."""
+        self._parser.close()
+
     def _parse(self, path: bytes, content_hash: str | None) -> bytes:
         answer = self._parser.parse(path)
         if answer.content_hash is None:
