@@ -51,6 +51,7 @@ class Flow:
         self._limits = limits
         self._chunks = chunks
         self._encoder_factory = encoder_factory
+        self._embed: Any = None
 
     def run(self, work: Sequence[Work]) -> Generator[Table]:
         """Every document's row, in no particular order. Left early, it ends what it started."""
@@ -58,10 +59,15 @@ class Flow:
         is_little = len(work) <= self._settings.few_documents_max and size <= self._settings.few_bytes_max
         return self._few(work) if is_little else self._many(work)
 
+    def stop(self) -> None:
+        """End it from another thread than the one that draws: a few documents at once, many after the block at hand."""
+        if self._embed is not None:
+            ray.kill(self._embed)  # pyright: ignore[reportUnknownMemberType] - Ray's own annotation is partial
+
     def _few(self, work: Sequence[Work]) -> Generator[Table]:
         actor: Any = ray.remote(Embed)
         shares = {"num_cpus": self._settings.encoder_cpus, "num_gpus": self._settings.encoder_gpus}
-        embed = actor.options(**shares).remote(self._encoder_factory, self._chunks)
+        embed = self._embed = actor.options(**shares).remote(self._encoder_factory, self._chunks)
         parse = Parse(self._limits)
         try:
             rows = arrow.Table.from_pylist(_rows(work), _SCHEMA)
@@ -75,7 +81,7 @@ class Flow:
                     yield ray.get(reference)
         finally:
             parse.close()
-            ray.kill(embed)  # pyright: ignore[reportUnknownMemberType] - Ray's own annotation is partial
+            self.stop()
 
     def _many(self, work: Sequence[Work]) -> Generator[Table]:
         # Imported where it is used: a second that a few documents do without. Its annotations are partial, hence Any.

@@ -14,8 +14,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from pipelines.chunk import ChunkSettings
 from pipelines.discover import discover
 from pipelines.flow import Flow, FlowSettings
 from pipelines.parser_child import ParserLimits
-from pipelines.plan import Plan, make_plan
+from pipelines.plan import Plan, Work, make_plan
 from pipelines.stages import Write
 
 NAMESPACE = "objecta"
@@ -146,13 +146,13 @@ def run_ingestion(
         run.tell()
         if plan.work:
             flow = Flow(config.flow, config.limits, config.chunks, encoder_factory)
-            with closing(_heartbeats(flow.run(plan.work), run)) as blocks:
+            with closing(_heartbeats(flow, plan.work, run)) as blocks:
                 for block in blocks:
                     run.record([DocumentRecord.model_validate_json(row) for row in _get(writer.write.remote(block))])
                     run.tell()
         found = discovery.files.keys() | discovery.failures.keys()
         orphans = [name for name in _get(writer.present.remote()) if name not in found and not discovery.hides(name)]
-        _get(writer.delete.remote([*orphans, *plan.removed, *discovery.failures]))
+        _get(writer.delete.remote(sorted({*orphans, *plan.removed, *discovery.failures})))
         run.record(plan.failed)
         manifest.save([DocumentRecord(document=document, state="deleted") for document in plan.removed])
         _get(writer.finish.remote())
@@ -160,27 +160,30 @@ def run_ingestion(
         return run.report()
 
 
-def _heartbeats(tables: Generator[Table], run: _Run) -> Generator[Table]:
-    """What the pipeline yields, gathered while the writer was busy; meanwhile the progress is told, so it can cancel.
+def _heartbeats(flow: Flow, work: Sequence[Work], run: _Run) -> Generator[Table]:
+    """What the flow yields, gathered while the writer was busy; meanwhile the progress is told, so it can cancel.
 
-    The pipeline is drawn from in a thread, since waiting for a block cannot be interrupted. Left early, the thread
-    ends at the next block and the pipeline with it.
+    The flow is drawn from in a thread, since waiting for a block cannot be interrupted; a thread that the end of the
+    process does not wait for.
     """
     blocks: queue.Queue[Table | None] = queue.Queue(BLOCKS_WAITING_MAX)
+    drawn: Future[None] = Future()
     left = threading.Event()
 
     def draw() -> None:
         try:
-            with closing(tables):
-                for block in tables:
-                    blocks.put(block)
+            with closing(flow.run(work)) as tables:
+                for table in tables:
+                    blocks.put(table)
                     if left.is_set():
-                        return
-        finally:
-            blocks.put(None)
+                        break
+            drawn.set_result(None)
+        # The thread's edge: whatever ends the flow is raised where its results are awaited.
+        except BaseException as error:
+            drawn.set_exception(error)
+        blocks.put(None)
 
-    pool = ThreadPoolExecutor(1, "ingest")
-    drawing = pool.submit(draw)
+    threading.Thread(target=draw, name="ingest", daemon=True).start()
     try:
         more = True
         while more:
@@ -189,11 +192,18 @@ def _heartbeats(tables: Generator[Table], run: _Run) -> Generator[Table]:
                 yield arrow.concat_tables(gathered)
             elif more:
                 run.tell()
-        drawing.result()
+        drawn.result()
     finally:
         left.set()
-        _gather(blocks)
-        pool.shutdown(wait=False)
+        flow.stop()
+        _emptied(blocks)
+
+
+def _emptied(blocks: queue.Queue[Table | None]) -> None:
+    """Room for a thread that waits to put its last blocks."""
+    with suppress(queue.Empty):
+        while True:
+            blocks.get_nowait()
 
 
 def _gather(blocks: queue.Queue[Table | None]) -> tuple[list[Table], bool]:

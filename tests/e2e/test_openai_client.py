@@ -155,7 +155,7 @@ def test_an_agent_streams_and_says_when_it_has_no_answer(client: OpenAI) -> None
     assert not answer.choices[0].message.annotations
 
 
-def test_wrong_calls_get_the_sdk_s_own_errors(platform, client: OpenAI) -> None:
+def test_wrong_calls_get_the_sdk_s_own_errors(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         client.chat.completions.create(model="gpt-9", messages=QUESTION)
     assert unknown.value.code == "model_not_found"

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,13 @@ from models.errors import Conflict, InvalidRequest
 from pipelines.flow import FlowSettings
 from pipelines.ingest import IngestConfig, IngestReport, run_ingestion
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("local_ray"),
+    # Ray Data warns of its own settings when it copies them, and LanceDB of forks when Ray starts a process.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore:lancedb fork support:RuntimeWarning"),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("ingest_driver.py")
@@ -52,15 +59,18 @@ class FileManifest:
 
 
 class Watch:
-    """A progress that keeps what it was told, and stops the ingestion at a number of documents where one is given."""
+    """A progress that keeps what it was told, and stops the ingestion at a number of documents, or of reports."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
+    def __init__(self, stop_at: int | None = None, reports_max: int | None = None) -> None:
         self.told: list[dict[str, int]] = []
         self.stop_at = stop_at
+        self.reports_max = reports_max
 
     def update(self, **counts: int) -> None:
         self.told.append(counts)
         if self.stop_at is not None and counts["documents_done"] >= self.stop_at:
+            raise Stop
+        if len(self.told) == self.reports_max:
             raise Stop
 
 
@@ -261,11 +271,21 @@ def test_cancelled_in_the_middle_it_keeps_what_it_committed_and_goes_on_from_the
     base.check()
 
 
-def test_cancelled_before_anything_came_of_it_it_stops_within_a_heartbeat(base: Base) -> None:
+def never_ready() -> HashEmbedder:
+    """An encoder whose weights never arrive."""
+    threading.Event().wait()
+    raise AssertionError
+
+
+def test_cancelled_while_the_encoder_loads_it_stops_and_the_next_run_begins_anew(base: Base) -> None:
     base.write("a.md", section(1))
+    watch = Watch(reports_max=3)
     with pytest.raises(Stop):
-        base.ingest(Watch(stop_at=0))
+        run_ingestion(base.config(), base.manifest, watch, never_ready)
+    assert [counts["documents_done"] for counts in watch.told] == [0, 0, 0]
     assert base.states() == {}
+    assert base.ingest().indexed == 1
+    base.check()
 
 
 @pytest.mark.parametrize("moment", ["committed", "recorded"])
