@@ -1,5 +1,6 @@
 """What an application developer does, with the official SDK: HAProxy, Serve, vLLM and LanceDB answer."""
 
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ import httpx
 import openai
 import pytest
 from openai import OpenAI
+
+from models.catalogue import load_catalogue
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -162,6 +165,10 @@ def test_wrong_calls_get_the_sdk_s_own_errors(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as long:
         client.chat.completions.create(model=CHAT, messages=[{"role": "user", "content": "word " * 9_000}])
     assert long.value.code == "context_length_exceeded"
+    window = next(entry.context_window for entry in load_catalogue().models if entry.id == CHAT)
+    counts = {int(number) for number in re.findall(r"\d+", long.value.message)}
+    assert window in counts
+    assert max(counts) > window, long.value.message
     stranger = client.with_options(api_key="sk-obj-wrong")
     with pytest.raises(openai.AuthenticationError):
         stranger.models.list()
@@ -176,7 +183,7 @@ def test_internal_applications_are_not_there_without_the_secret(platform) -> Non
 
 def test_an_answer_has_one_request_id_the_client_s_own(client: OpenAI) -> None:
     raw = client.models.with_raw_response.list(extra_headers={"x-request-id": "e2e-1"})
-    assert raw.headers.get("x-request-id") == "e2e-1"
+    assert raw.headers.get_list("x-request-id") == ["e2e-1"]
 
 
 def test_who_hangs_up_stops_the_engine_and_is_billed_once_for_what_was_made(platform, client: OpenAI) -> None:
