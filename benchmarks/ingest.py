@@ -1,15 +1,14 @@
 """How much of the encoder's own speed does ingestion keep?
 
-``python -m benchmarks.ingest`` ingests a few hundred documents of real English text (the licences, readmes and
-docstrings that this Python came with) and encodes the very same passages with the bare encoder, in this process,
-before and after: the machine's mood is in both. Same weights, same threads.
+``python -m benchmarks.ingest`` ingests documents of real English text (the licences, readmes and sources that this
+Python came with) in rounds, and between the rounds encodes the very same passages with the bare encoder in this
+process: same weights, same threads, and the machine's mood is in both.
 
-The time of ingestion runs from calling ``run_ingestion`` under a running Ray to its return: hashing, starting Ray Data
-and its actors, loading the model, parsing, cutting, encoding, committing, building the indices. ``share_of_encoder``
-leaves out the start, up to the first committed chunks, because it is paid once and the bare encoder's is left out too;
-``share_with_start`` has it all.
+The time of ingestion runs from calling ``run_ingestion``, under a Ray that is up, to its return: hashing, starting Ray
+Data and its actors, loading the model, parsing, cutting, encoding, committing, building the indices. The bare encoder
+is loaded and warm. ``share_after_start`` leaves out the time up to the first committed chunks, and these.
 
-The last line is one JSON object.
+The last line is one JSON object; the figures are means over the rounds.
 """
 
 import argparse
@@ -24,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lancedb
+import pyarrow
 import ray
 
 from models.documents import DocumentRecord
@@ -67,7 +66,7 @@ class Clock:
 
 def real_texts() -> Iterator[str]:
     """Prose that is on every machine that can run this: what installed packages say of themselves, and docstrings."""
-    packages = Path(json.__file__).parent.parent, Path(lancedb.__file__).parent.parent
+    packages = Path(json.__file__).parent.parent, Path(pyarrow.__file__).parent.parent
     for folder in packages:
         for pattern in ("*.dist-info/METADATA", "*.dist-info/**/LICENSE*", "*.py"):
             for path in sorted(folder.glob(pattern)):
@@ -112,6 +111,9 @@ def ingest(root: Path, store: Path, model: Path) -> tuple[Clock, float, Any]:
 
 def indexed_texts(store: Path) -> list[str]:
     """The passages as the encoder saw them (headings included), a deterministic sample."""
+    # Imported after Ray's start, which forks: LanceDB warns of forks once it is imported.
+    import lancedb
+
     rows = lancedb.connect(store).open_table("benchmark.corpus").to_arrow().select(["chunk_id", "heading", "text"])
     ordered = sorted(rows.to_pylist(), key=lambda row: row["chunk_id"])
     sample = ordered[:SAMPLE_CHUNKS]
@@ -120,8 +122,9 @@ def indexed_texts(store: Path) -> list[str]:
 
 def main() -> int:
     """Measure, print, and end what was started."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--documents", type=int, default=240)
+    parser = argparse.ArgumentParser(description="Ingestion beside the bare encoder")
+    parser.add_argument("--documents", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", type=Path, default=MODEL)
     options = parser.parse_args()
     model = options.model.resolve()
@@ -144,41 +147,41 @@ def main() -> int:
         (folder / "probe").mkdir()
         write_corpus(folder / "probe", 8)
         ingest(folder / "probe", folder / "probe-store", model)
-        encoder = SentenceEncoder(model)
-        print(json.dumps(measure(folder, model, encoder)))
+        print(json.dumps(measure(folder, model, options.rounds)))
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
-def measure(folder: Path, model: Path, encoder: SentenceEncoder) -> dict[str, Any]:
-    """The bare encoder, ingestion, and the bare encoder again."""
-    sample = indexed_texts(folder / "probe-store")
-    before = bare_rate(encoder, sample)
-    print(f"encoder before: {before:.1f} chunks/s", flush=True)
-    clock, seconds, report = ingest(folder / "corpus", folder / "store", model)
-    print(f"ingestion: {report.chunks} chunks in {seconds:.1f} s, first after {clock.marks[1][0]:.1f} s", flush=True)
-    texts = indexed_texts(folder / "store")
-    after = bare_rate(encoder, texts)
-    print(f"encoder after: {after:.1f} chunks/s", flush=True)
-    first_seconds, first_chunks = clock.marks[1]
-    steady = (report.chunks - first_chunks) / (seconds - first_seconds)
-    bare = statistics.mean((before, after))
-    return {
-        "documents": report.documents,
-        "chunks": report.chunks,
-        "tokens": report.tokens,
-        "threads": usable_cpus(),
-        "seconds": round(seconds, 2),
-        "first_chunks_seconds": round(first_seconds, 2),
-        "chunks_per_s": round(steady, 2),
-        "chunks_per_s_with_start": round(report.chunks / seconds, 2),
-        "encoder_chunks_per_s": round(bare, 2),
-        "encoder_before_after": [round(before, 2), round(after, 2)],
-        "share_of_encoder": round(steady / bare, 3),
-        "share_with_start": round(report.chunks / seconds / bare, 3),
-    }
+def measure(folder: Path, model: Path, rounds: int) -> dict[str, Any]:
+    """Rounds of ingestion, each between two of the bare encoder."""
+    encoder = SentenceEncoder(model)
+    texts = indexed_texts(folder / "probe-store")
+    bare = [bare_rate(encoder, texts)]
+    results: list[dict[str, float]] = []
+    for number in range(rounds):
+        store = folder / f"store-{number}"
+        clock, seconds, report = ingest(folder / "corpus", store, model)
+        bare.append(bare_rate(encoder, indexed_texts(store)))
+        first_seconds, first_chunks = clock.marks[1]
+        beside = statistics.mean(bare[-2:])
+        results.append(
+            {
+                "documents": report.documents,
+                "chunks": report.chunks,
+                "tokens": report.tokens,
+                "seconds": seconds,
+                "first_chunks_seconds": first_seconds,
+                "chunks_per_s": report.chunks / seconds,
+                "encoder_chunks_per_s": beside,
+                "share_of_encoder": report.chunks / seconds / beside,
+                "share_after_start": (report.chunks - first_chunks) / (seconds - first_seconds) / beside,
+            }
+        )
+        sys.stderr.write(f"round {number + 1}: {json.dumps(results[-1])}\n")
+    means = {key: round(statistics.mean(result[key] for result in results), 3) for key in results[0]}
+    return {"rounds": rounds, "threads": usable_cpus(), **means}
 
 
 if __name__ == "__main__":
