@@ -3,17 +3,22 @@
 import json
 import os
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from models.documents import DocumentRecord
 from models.doubles.hash_embedder import HashEmbedder
 from pipelines.flow import FlowSettings
 from pipelines.ingest import IngestConfig, run_ingestion
+
+BLOCKS = 3
 
 
 def wait_for_the_end() -> None:
@@ -40,6 +45,20 @@ class Manifest:
         wait_for_the_end()
 
 
+class NeverDone(HashEmbedder):
+    """Encodes three blocks (Ray Data holds one or two back) and then no more: the driver dies with work left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blocks = 0
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if self._blocks == BLOCKS:
+            threading.Event().wait()
+        self._blocks += 1
+        return super().encode(texts)
+
+
 class Silent:
     def update(self, **counts: int) -> None:
         """Nobody listens."""
@@ -52,7 +71,7 @@ def main() -> None:
     config = IngestConfig(
         root=folder / "docs", store=str(folder / "store"), table="org.kb", flow=FlowSettings(few_documents_max=0)
     )
-    run_ingestion(config, Manifest(folder / "manifest.jsonl", order["moment"]), Silent(), HashEmbedder)
+    run_ingestion(config, Manifest(folder / "manifest.jsonl", order["moment"]), Silent(), NeverDone)
 
 
 if __name__ == "__main__":

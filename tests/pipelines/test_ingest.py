@@ -221,18 +221,13 @@ def test_again_changes_nothing_then_changed_replaces_and_removed_goes(base: Base
     base.check()
 
 
-def test_other_settings_cut_every_document_anew(base: Base) -> None:
+def test_other_settings_cut_every_document_anew_and_a_lost_store_is_filled_again(base: Base) -> None:
     base.write("a.md", section(1))
     base.ingest()
     before = {row["chunk_id"] for row in base.rows()}
     assert base.ingest(chunks={"tokens_max": 64, "overlap_tokens": 0}).indexed == 1
     assert before.isdisjoint(row["chunk_id"] for row in base.rows())
     base.check()
-
-
-def test_a_store_that_was_lost_is_filled_again(base: Base) -> None:
-    base.write("a.md", section(1))
-    base.ingest()
     shutil.rmtree(base.folder / "store")
     assert base.ingest().indexed == 1
     base.check()
@@ -290,7 +285,7 @@ def test_cancelled_while_the_encoder_loads_it_stops_and_the_next_run_begins_anew
 
 @pytest.mark.parametrize("moment", ["committed", "recorded"])
 def test_killed_between_commit_and_record_nothing_is_lost_or_doubled(base: Base, local_ray: str, moment: str) -> None:
-    for number in range(24):
+    for number in range(48):
         base.write(f"{number:02}.md", section(number))
     order = {"address": local_ray, "folder": str(base.folder), "moment": moment}
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(DRIVER.parent)))}
@@ -303,11 +298,11 @@ def test_killed_between_commit_and_record_nothing_is_lost_or_doubled(base: Base,
         driver.wait(WAIT_SECONDS_MAX)
     recorded = base.manifest.load()
     committed = {row["document"] for row in base.rows()}
-    assert 0 < len(committed) < 24
+    assert 0 < len(committed) < 48
     assert set(recorded) == (committed if moment == "recorded" else set())
     (base.root / "00.md").unlink()
     report = base.ingest()
-    assert report.indexed + report.unchanged == 23
+    assert report.indexed + report.unchanged == 47
     base.check()
     clean = Base(base.folder / "clean")
     shutil.copytree(base.root, clean.root)
