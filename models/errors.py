@@ -12,6 +12,7 @@
     ├── MethodNotAllowed         405
     ├── Conflict                 409
     ├── RateLimited              429 rate_limit_exceeded
+    │   ├── LimitReached         429, with headers that say which limit
     │   └── QuotaExhausted       429 insufficient_quota
     ├── UpstreamError            502 upstream_error
     │   ├── UpstreamTimeout      504
@@ -135,6 +136,26 @@ class RateLimited(PlatformError):
     status = 429
     type = "rate_limit_exceeded"
     default_code = "rate_limit_exceeded"
+
+
+RateHeaders = tuple[tuple[bytes, bytes], ...]
+
+
+class LimitReached(RateLimited):
+    """A refusal, with the headers that say which limit it was."""
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+        headers: RateHeaders = (),
+    ) -> None:
+        super().__init__(message, param, code, retry_after_seconds)
+        # What pickle calls the constructor with.
+        self.args = (message, param, code, retry_after_seconds, headers)
+        self.headers = headers
 
 
 class QuotaExhausted(RateLimited):

@@ -14,32 +14,12 @@ import contextlib
 import math
 
 from models.channels import LIMIT_PREFIX, OPEN_CALLS, REPLICA_LEASE_SECONDS, REPLICA_PREFIX, SETTLED_PREFIX
-from models.errors import RateLimited
+from models.errors import LimitReached, RateHeaders
 from models.identity import Principal
 from serve.scripts import Argument, RedisAway, Script, ScriptRunner
 
 HEARTBEAT_SECONDS = REPLICA_LEASE_SECONDS / 4
 RATE = 1
-
-
-RateHeaders = tuple[tuple[bytes, bytes], ...]
-
-
-class LimitReached(RateLimited):
-    """A refusal, with the headers that say which limit it was."""
-
-    def __init__(
-        self,
-        message: str,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after_seconds: float | None = None,
-        headers: RateHeaders = (),
-    ) -> None:
-        super().__init__(message, param, code, retry_after_seconds)
-        # What pickle calls the constructor with.
-        self.args = (message, param, code, retry_after_seconds, headers)
-        self.headers = headers
 
 
 class Admission:

@@ -14,9 +14,9 @@ import time
 from uuid_utils import uuid7
 
 from models.channels import PARENT_REQUEST_HEADER, PRINCIPAL_HEADER, REQUEST_ID_HEADER
-from models.errors import PlatformError, Unauthenticated
+from models.errors import PlatformError, RateHeaders, Unauthenticated
 from models.identity import Principal
-from serve.admission import Admission, RateHeaders, held_places
+from serve.admission import Admission, held_places
 from serve.asgi import ClientDisconnected, Receive, Scope, Send, header, read_body
 from serve.auth import Authenticator
 from serve.config import GatewayConfig

@@ -17,9 +17,9 @@ from models.channels import (
     SETTLED_PREFIX,
     USAGE_STREAM,
 )
-from models.errors import RateLimited
+from models.errors import LimitReached, RateLimited
 from models.identity import Principal
-from serve.admission import Admission, LimitReached, duration, held_places
+from serve.admission import Admission, duration, held_places
 from serve.scripts import Script, ScriptRunner
 
 EVENT = b'{"event_id":"e"}'
