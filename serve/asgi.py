@@ -59,6 +59,18 @@ def body_too_large(limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request body is larger than the limit of {limit_bytes} bytes.")
 
 
+async def live(
+    receive: Receive, send: Send, start: Callable[[], Awaitable[None]] | None, close: Callable[[], Awaitable[None]]
+) -> None:
+    """ASGI's lifespan: ``start`` before the first call, ``close`` after the last."""
+    while (await receive())["type"] != "lifespan.shutdown":
+        if start is not None:
+            await start()
+        await send({"type": "lifespan.startup.complete"})
+    await close()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
 async def send_bytes(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers = ()) -> None:
     """One whole response."""
     start = {

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from models.errors import InvalidRequest, MethodNotAllowed, NotFound, PlatformError
 from serve.allowlist import local_path
-from serve.asgi import ASGIApp, ClientDisconnected, Message, Receive, Scope, Send, send_error, send_json
+from serve.asgi import ASGIApp, ClientDisconnected, Message, Receive, Scope, Send, live, send_error, send_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Edge:
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await live(receive, send, None, self._close)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
@@ -82,12 +82,6 @@ class Edge:
         if scope["method"] != route.method:
             raise MethodNotAllowed(f"This address takes {route.method} only.")
         return route.handler
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        while (await receive())["type"] != "lifespan.shutdown":
-            await send({"type": "lifespan.startup.complete"})
-        await self._close()
-        await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _healthy(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature

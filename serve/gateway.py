@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from models.catalogue import CatalogueEntry
-from models.errors import MethodNotAllowed, NotFound, PlatformError
+from models.errors import LimitReached, MethodNotAllowed, NotFound, PlatformError
 from models.identity import AgentRoute
-from serve.admission import Admission, LimitReached
+from serve.admission import Admission
 from serve.allowlist import local_path
-from serve.asgi import ClientDisconnected, Message, Receive, Scope, Send, send_bytes, send_error, send_json
+from serve.asgi import ClientDisconnected, Message, Receive, Scope, Send, live, send_bytes, send_error, send_json
 from serve.auth import Authenticator
 from serve.calls import REQUEST_ID, Calls, request_id
 from serve.config import GatewayConfig
@@ -109,7 +109,7 @@ class Gateway:
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._live_on(receive, send)
+            await live(receive, send, self.start, self.close)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
@@ -187,13 +187,6 @@ class Gateway:
 
     async def _send(self, request: str, send: Send, body: object) -> None:
         await send_json(send, 200, body, [(REQUEST_ID, request.encode())])
-
-    async def _live_on(self, receive: Receive, send: Send) -> None:
-        while (await receive())["type"] != "lifespan.shutdown":
-            await self.start()
-            await send({"type": "lifespan.startup.complete"})
-        await self.close()
-        await send({"type": "lifespan.shutdown.complete"})
 
 
 def model_object(model: CatalogueEntry | AgentRoute) -> dict[str, str | int]:
