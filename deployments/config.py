@@ -1,24 +1,26 @@
 """The one configuration object: a YAML file named by ``OBJECTA_CONFIG``, overridden by ``OBJECTA_*`` variables.
 
 Nothing else reads the environment. Unknown keys are refused; secrets never show in a repr. Every other constructor
-gets only its own section, built in ``deployments.compose``.
+gets only its own section, built in ``deployments.sections``.
 """
 
 import os
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
-from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue
+from cluster.home import write_private
+from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue, plain_name
 
 VARIABLE_PREFIX = "OBJECTA_"
 CONFIG_VARIABLE = "OBJECTA_CONFIG"
-FILE_MODE = 0o600
 GATEWAY_PORT = 8000
 CONTROL_PORT = 8080
+DASHBOARD_PORT = 8265
 
 
 class HostedUpstream(BaseModel):
@@ -45,7 +47,7 @@ class PlatformConfig(BaseSettings):
     control_plane_host: str = "127.0.0.1"
     control_plane_port: int = Field(default=CONTROL_PORT, ge=1, le=65_535)
     control_plane_url: str = Field(default="", description="How they reach it; from the port by default")
-    dashboard_url: str = "http://127.0.0.1:8265"
+    dashboard_url: str = f"http://127.0.0.1:{DASHBOARD_PORT}"
 
     database_url: SecretStr
     redis_url: SecretStr
@@ -103,11 +105,13 @@ class PlatformConfig(BaseSettings):
         return cls()  # pyright: ignore[reportCallIssue] - the sources fill the required fields
 
     def write(self, path: Path) -> None:
-        """Write the whole configuration, secrets included, readable by the owner alone."""
-        plain = _plain(self.model_dump(mode="python"))
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yaml.safe_dump(plain, file, sort_keys=False)
+        """Replace ``path`` with the whole configuration, secrets included, readable by the owner alone."""
+        write_private(path, yaml.safe_dump(_plain(self.model_dump(mode="python")), sort_keys=False))
+
+    @property
+    def dashboard_port(self) -> int:
+        """Of ``dashboard_url``."""
+        return urlsplit(self.dashboard_url).port or DASHBOARD_PORT
 
     def catalogue(self) -> Catalogue:
         """The catalogue at ``catalogue_path``."""
@@ -120,7 +124,7 @@ class PlatformConfig(BaseSettings):
 
     def model_folder(self, model_id: str) -> Path:
         """Where a pulled model's files are."""
-        return self.model_store / model_id.replace("/", "--")
+        return self.model_store / plain_name(model_id)
 
 
 def _plain(value: Any) -> Any:

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import yaml
 
 from cluster.errors import ClusterError, DeployFailed
 from cluster.home import Home, write_private
-from cluster.parts import PartEvent, process_part
+from cluster.parts import Part, PartEvent, process_part
 from cluster.ports import require_free
 from cluster.postgres import postgres_part
 from cluster.preflight import GIB, check_machine
@@ -34,8 +33,9 @@ from deployments.platform import serve_schema
 from deployments.sections import hosted_by
 
 STATE = "state.json"
+DEMO = "demo.json"
+RESOLVED = "platform.yaml"
 SECRET_FIELDS = ("cluster_secret", "operator_key", "key_pepper", "ray_token")
-DASHBOARD_PORT = 8265
 DEPLOY_SECONDS_MAX = 400.0
 READY_SECONDS_MAX = 60.0
 READY_POLL_SECONDS = 0.2
@@ -50,7 +50,7 @@ def local_home() -> Home:
 
 
 def local_config(home: Home) -> PlatformConfig:
-    """Resolve the configuration of this home, and write it where the parts will read it.
+    """The configuration of this home, resolved. It writes nothing that a running platform reads.
 
     Raises pydantic.ValidationError that names each bad field, ClusterError where a file is not a mapping.
     """
@@ -66,23 +66,26 @@ def local_config(home: Home) -> PlatformConfig:
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         values |= _mapping(Path(named))
-    path = home.folder / "platform.yaml"
+    path = home.folder / "unresolved.yaml"
     write_private(path, yaml.safe_dump({**values, "home": str(home.folder)}))
     os.environ[f"{VARIABLE_PREFIX}HOME"] = str(home.folder)
     os.environ[CONFIG_VARIABLE] = str(path)
     config = PlatformConfig.load()
     absolute = {"model_store": config.model_store.resolve(), "catalogue_path": config.catalogue_path.resolve()}
-    config = config.model_copy(update=absolute)
-    config.write(path)
-    return config
+    return config.model_copy(update=absolute)
 
 
 def config_of(home: Home) -> PlatformConfig:
     """What the running platform of this home was started with. Raises ClusterError where it never was."""
-    path = home.folder / "platform.yaml"
+    path = home.folder / RESOLVED
     if not path.exists():
         raise ClusterError(f"nothing was ever started in {home.folder}: objecta up")
     return PlatformConfig(**_mapping(path))
+
+
+def forget_state(home: Home) -> None:
+    """There is no running platform, or not yet."""
+    (home.folder / STATE).unlink(missing_ok=True)
 
 
 def state_of(home: Home) -> dict[str, Any]:
@@ -132,7 +135,7 @@ class LocalPlatform:
         self._up = False
         self.supervisor = Supervisor(home, self._parts(), self._part_changed, {"ray": self._deploy_again})
 
-    def _parts(self) -> list[Any]:
+    def _parts(self) -> list[Part]:
         config, home = self._config, self._home
         stores = [
             part
@@ -145,7 +148,7 @@ class LocalPlatform:
         # Our variables are resolved into the file; a relative path among them would mean something else elsewhere.
         environment = {name: "" for name in os.environ if name.startswith(VARIABLE_PREFIX)}
         environment |= {
-            CONFIG_VARIABLE: str(home.folder / "platform.yaml"),
+            CONFIG_VARIABLE: str(home.folder / RESOLVED),
             f"{VARIABLE_PREFIX}HOME": str(home.folder),
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         }
@@ -159,10 +162,15 @@ class LocalPlatform:
             port=config.control_plane_port,
             needs=tuple(part.name for part in stores),
         )
-        port = urlsplit(config.dashboard_url).port or DASHBOARD_PORT
         # Replicas settle their last calls before Redis goes.
         redis = tuple(part.name for part in stores if part.name == "redis")
-        ray = ray_part(home, dashboard_port=port, token=config.ray_token, environment=environment, needs=redis)
+        ray = ray_part(
+            home,
+            dashboard_port=config.dashboard_port,
+            token=config.ray_token,
+            environment=environment,
+            needs=redis,
+        )
         return [*stores, control_plane, ray]
 
     def check(self) -> list[str]:
@@ -170,20 +178,20 @@ class LocalPlatform:
         config = self._config
         engines = [entry for entry in config.served() if entry.kind == "chat" and hosted_by(entry) is None]
         warnings = check_machine(self._home.folder, BASE_BYTES + ENGINE_BYTES * len(engines))
-        dashboard = urlsplit(config.dashboard_url).port or DASHBOARD_PORT
         require_free("the gateway", config.gateway_port, "set OBJECTA_GATEWAY_PORT")
         require_free("the control plane", config.control_plane_port, "set OBJECTA_CONTROL_PLANE_PORT")
-        require_free("Ray's dashboard", dashboard, "set OBJECTA_DASHBOARD_URL=http://127.0.0.1:PORT")
+        require_free("Ray's dashboard", config.dashboard_port, "set OBJECTA_DASHBOARD_URL=http://127.0.0.1:PORT")
         return warnings
 
     async def start_parts(self) -> None:
         """Returns when every part is ready. Raises ClusterError, with everything stopped again."""
-        (self._home.folder / STATE).unlink(missing_ok=True)
+        forget_state(self._home)
+        self._config.write(self._home.folder / RESOLVED)
         await self.supervisor.start()
 
     async def deploy(self) -> None:
         """Returns when a call would succeed. Raises DeployFailed."""
-        await self._serve.deploy(serve_schema(self._config), self._on_application, DEPLOY_SECONDS_MAX)
+        await self._deploy_again()
         await self._wait_ready()
         self._up = True
         self._write_state()
@@ -212,11 +220,11 @@ class LocalPlatform:
         try:
             await self.supervisor.run_until_stopped()
         finally:
-            (self._home.folder / STATE).unlink(missing_ok=True)
+            forget_state(self._home)
 
     async def stop(self) -> None:
         """Stop everything; safe to call twice."""
-        (self._home.folder / STATE).unlink(missing_ok=True)
+        forget_state(self._home)
         await self.supervisor.stop()
 
     def _part_changed(self, event: PartEvent) -> None:

@@ -15,10 +15,9 @@ from deployments.cli.ingest import embedding_model, watch_ingestion
 from deployments.cli.runner import run_foreground
 from deployments.cli.show import Starting, console, step
 from deployments.config import PlatformConfig
-from deployments.local import LocalPlatform, local_home
+from deployments.local import DEMO, LocalPlatform, local_home
 from models.channels import REQUEST_ID_HEADER
 
-DEMO = "demo.json"
 PROJECT = Path(__file__).resolve().parents[2]
 QUESTION = "What happens when Redis is away?"
 LEDGER_SECONDS_MAX = 15.0

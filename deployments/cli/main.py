@@ -4,12 +4,12 @@ What goes wrong is one line that says what to do, on standard error, with exit c
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from rich.markup import escape
 
 from cluster.errors import ClusterError
 from cluster.pull import present
@@ -128,12 +128,12 @@ def demo(
     raise typer.Exit(run_demo(docs, ask, once=once))
 
 
-def main(command: Callable[[], None] = app) -> None:
+def main() -> None:
     """Entry point."""
     try:
-        command()
+        app()
     except ClusterError as error:
-        errors.print(f"[red]objecta:[/red] {error.message}", markup=True, soft_wrap=True)
+        errors.print(f"[red]objecta:[/red] {escape(error.message)}", soft_wrap=True)
         sys.exit(1)
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, one['loc'])) or 'configuration'}: {one['msg']}" for one in error.errors()]

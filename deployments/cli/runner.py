@@ -12,7 +12,7 @@ from cluster.detach import run_detached
 from cluster.pull import present, pull
 from deployments.cli.show import MIB, Starting, console, pulling, step
 from deployments.config import PlatformConfig
-from deployments.local import STATE, LocalPlatform, local_config, local_home
+from deployments.local import STATE, LocalPlatform, forget_state, local_config, local_home
 from deployments.sections import hosted_by
 
 UP_SECONDS_MAX = 900.0
@@ -26,21 +26,17 @@ def pull_models(config: PlatformConfig) -> None:
     for entry in config.served():
         if hosted_by(entry) is not None:
             continue
-        if present(entry, config.model_store) is None:
+        pulled = present(entry, config.model_store)
+        if pulled is None:
             with pulling() as progress:
                 task = progress.add_task(f"pulling {entry.id}")
-                pull(entry, config.model_store, partial(_show_pull, progress, task, entry.id))
-        pulled = pull(entry, config.model_store, _silent)
+                pulled = pull(entry, config.model_store, partial(_show_pull, progress, task, entry.id))
         source = f"{pulled.source.scheme}:{pulled.source.location}"
         console.print(f"  [green]●[/green] {entry.id:<36} {pulled.bytes / MIB:.0f} MiB from {source}")
 
 
 def _show_pull(progress: Progress, task: TaskID, model: str, what: str, done: int, _total: int | None) -> None:
     progress.update(task, description=f"pulling {model}: {what} ({done / MIB:.0f} MiB)")
-
-
-def _silent(_what: str, _done: int, _total: int | None) -> None:
-    """No progress: what is present takes no time."""
 
 
 def run_foreground(work: Work) -> None:
@@ -88,7 +84,7 @@ def run_in_background() -> None:
     home = local_home()
     # Held for a moment: whoever has it is named, and an old state file cannot be taken for the new one.
     with home.held():
-        (home.folder / STATE).unlink(missing_ok=True)
+        forget_state(home)
     log = home.logs / "up.log"
     log.unlink(missing_ok=True)
     shown = 0

@@ -4,16 +4,17 @@ import sys
 from typing import Any
 
 from openai import APIError, OpenAI
+from rich.markup import escape
 
 from cluster.errors import ClusterError
 from cluster.home import Home
 from deployments.cli.show import console, errors
-from deployments.local import config_of, state_of
+from deployments.local import DEMO, config_of, state_of
 
 
 def talk(home: Home, model: str | None, key: str | None) -> None:
     """Read lines, stream answers. Raises ClusterError where there is no platform or no key."""
-    state, demo = state_of(home), home.read_json("demo.json") or {}
+    state, demo = state_of(home), home.read_json(DEMO) or {}
     key = key or demo.get("api_key")
     if key is None:
         raise ClusterError("no API key: --key, OPENAI_API_KEY, or objecta keys create")
@@ -25,7 +26,7 @@ def talk(home: Home, model: str | None, key: str | None) -> None:
         try:
             answer = _stream(client, model, messages)
         except APIError as error:
-            errors.print(f"[red]{error.message}[/red]")
+            errors.print(f"[red]{escape(error.message)}[/red]")
             messages.pop()
             continue
         messages.append({"role": "assistant", "content": answer})
