@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cluster.download import Progress, StepFailed, folder_bytes
 from cluster.errors import NotEnough, PullFailed
 from cluster.sources import from_hub, from_wheel
-from models.catalogue import CatalogueEntry, Source
+from models.catalogue import CatalogueEntry, Source, plain_name
 
 MARKER = "pulled.json"
 DISK_BYTES_MIN = 2 * 1024**3
@@ -42,7 +42,7 @@ class PulledModel(BaseModel):
 
 def model_folder(store: Path, model_id: str) -> Path:
     """Where a model's files are."""
-    return store / model_id.replace("/", "--")
+    return store / plain_name(model_id)
 
 
 def pull(entry: CatalogueEntry, store: Path, progress: Progress) -> PulledModel:

@@ -3,9 +3,8 @@
 from ray.serve import Application
 
 from deployments.config import PlatformConfig
-from deployments.platform import SERVICE_CPUS, SERVICE_ONGOING_MAX
 from deployments.sections import agents_config
-from deployments.serving import application_of
+from deployments.serving import service_of
 from serve.agents.app import AgentsApp
 from serve.asgi import ASGIApp
 from serve.guard import Guard
@@ -25,11 +24,4 @@ class AgentsReplica:
 
 def application(_arguments: dict[str, str]) -> Application:
     """The application at ``/internal/agents``."""
-    return application_of(
-        AgentsReplica,
-        name="agents",
-        max_ongoing_requests=SERVICE_ONGOING_MAX,
-        ray_actor_options={"num_cpus": SERVICE_CPUS},
-        health_check_period_s=2,
-        graceful_shutdown_timeout_s=10,
-    )
+    return service_of(AgentsReplica, "agents")

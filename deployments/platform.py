@@ -15,7 +15,7 @@ from typing import Any
 from deployments.config import PlatformConfig
 from deployments.sections import hosted_by
 from models import channels
-from models.catalogue import CatalogueEntry
+from models.catalogue import CatalogueEntry, plain_name
 
 SERVICE_CPUS = 0.1
 SERVICE_ONGOING_MAX = 256
@@ -44,7 +44,7 @@ def _application(entry: CatalogueEntry) -> dict[str, Any]:
     kind, prefix = (
         ("embedder", channels.EMBEDDER_PREFIX) if entry.kind == "embedding" else ("engine", channels.ENGINE_PREFIX)
     )
-    name = f"{kind}-{entry.id.replace('/', '--')}"
+    name = f"{kind}-{plain_name(entry.id)}"
     return _schema(name, f"{prefix}/{entry.id}", f"deployments.{kind}", {"model": entry.id})
 
 

@@ -3,8 +3,7 @@
 from ray.serve import Application
 
 from deployments.config import PlatformConfig
-from deployments.platform import SERVICE_CPUS, SERVICE_ONGOING_MAX
-from deployments.serving import application_of
+from deployments.serving import service_of
 from serve.asgi import ASGIApp
 from serve.guard import Guard
 from serve.retrieval import RetrievalApp
@@ -24,11 +23,4 @@ class RetrievalReplica:
 
 def application(_arguments: dict[str, str]) -> Application:
     """The application at ``/internal/retrieval``."""
-    return application_of(
-        RetrievalReplica,
-        name="retrieval",
-        max_ongoing_requests=SERVICE_ONGOING_MAX,
-        ray_actor_options={"num_cpus": SERVICE_CPUS},
-        health_check_period_s=2,
-        graceful_shutdown_timeout_s=10,
-    )
+    return service_of(RetrievalReplica, "retrieval")

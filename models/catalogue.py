@@ -124,6 +124,11 @@ class CatalogueEntry(_Frozen):
         return chosen
 
 
+def plain_name(model_id: str) -> str:
+    """A model's id as one path segment: ``/`` is written ``--``."""
+    return model_id.replace("/", "--")
+
+
 class Catalogue(_Frozen):
     """All models known, by id."""
 
