@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import psutil
 import pytest
 import yaml
 
+from cluster.ports import free_ports
 from cluster.processes import HOME_MARK
 from models.catalogue import load_catalogue
 
@@ -52,22 +52,16 @@ class Platform(NamedTuple):
             trust_env=False,
         )
 
+    def objecta(self, *arguments: str, seconds_max: int) -> str:
+        """What the command prints; it must succeed."""
+        return run(self.environment, *arguments, seconds_max=seconds_max)
+
     def events(self, request_id: str) -> list[dict[str, Any]]:
         """The ledger's events of a call and of the calls made on its behalf."""
         with self.control_plane(self.admin_key) as client:
             answer = client.get(f"/organisations/{self.organisation}/usage/events", params={"request_id": request_id})
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def run(environment: dict[str, str], *arguments: str, seconds_max: int) -> str:

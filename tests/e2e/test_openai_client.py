@@ -1,11 +1,8 @@
 """What an application developer does, with the official SDK: HAProxy, Serve, vLLM and LanceDB answer."""
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,21 +29,9 @@ def client(platform) -> Iterator[OpenAI]:
 @pytest.fixture(scope="module")
 def ingest(platform) -> Callable[[], str]:
     def ingest() -> str:
-        command = [
-            Path(sys.executable).with_name("objecta"),
-            *("ingest", platform.home.parent / "documents", "--knowledge-base", "handbook"),
-            *("--organisation", platform.organisation),
-        ]
-        done = subprocess.run(
-            command,
-            env=platform.environment,
-            capture_output=True,
-            text=True,
-            timeout=INGEST_SECONDS_MAX,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        documents = str(platform.home.parent / "documents")
+        arguments = ("ingest", documents, "--knowledge-base", "handbook", "--organisation", platform.organisation)
+        return platform.objecta(*arguments, seconds_max=INGEST_SECONDS_MAX)
 
     return ingest
 
