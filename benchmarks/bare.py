@@ -7,10 +7,10 @@ import functools
 from typing import Any
 
 import aiohttp
-from ray import serve
 from ray.serve import Application
 
-from serve.asgi import Receive, Scope, Send, read_body
+from deployments.serving import application_of
+from serve.asgi import Receive, Scope, Send, live, read_body
 
 NAME = "bench-bare"
 ROUTE_PREFIX = "/bench-bare"
@@ -33,9 +33,10 @@ class PassThrough:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI call; lifespan events are not served."""
-        if scope["type"] != "http":
-            raise NotImplementedError(f"{scope['type']} is not served")
+        """One ASGI call."""
+        if scope["type"] == "lifespan":
+            await live(receive, send, None, self.close)
+            return
         body = await read_body(receive, scope, BODY_BYTES_MAX)
         headers = {"content-type": "application/json"}
         async with self._session.post(self._url, data=body, headers=headers) as answer:
@@ -67,5 +68,5 @@ class BareReplica:
 
 def application(arguments: dict[str, Any]) -> Application:
     """Build the Serve application; ``arguments``: ``upstream_url``, up to and without /v1."""
-    options = {"name": NAME, "max_ongoing_requests": ONGOING_MAX, "ray_actor_options": {"num_cpus": 0.1}}
-    return serve.deployment(serve.ingress()(BareReplica), **options).bind(arguments["upstream_url"])
+    options = {"max_ongoing_requests": ONGOING_MAX, "ray_actor_options": {"num_cpus": 0.1}}
+    return application_of(BareReplica, arguments["upstream_url"], name=NAME, **options)

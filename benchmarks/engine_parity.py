@@ -61,7 +61,7 @@ def vllm_alone() -> Iterator[str]:
     if not folder.is_dir():
         raise BenchmarkError(f"the model is not in {folder.parent}: objecta models pull")
     port = free_port()
-    flags = engine_flags(entry, arguments, str(folder))
+    flags = engine_flags(entry, arguments, str(folder), 0)
     command = [sys.executable, "-m", SERVER, *flags, "--host", "127.0.0.1", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="objecta-vllm-") as name:

@@ -4,6 +4,7 @@ The replica runs vLLM's ASGI app unchanged behind the guard: only the routes we 
 A client's disconnect reaches vLLM through ASGI and aborts the generation.
 """
 
+import os
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,7 +20,7 @@ from serve.guard import Guard
 ENGINE_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/health"})
 
 
-def engine_flags(entry: CatalogueEntry, arguments: EngineArguments, folder: str) -> list[str]:
+def engine_flags(entry: CatalogueEntry, arguments: EngineArguments, folder: str, gpus_per_node: int) -> list[str]:
     """vLLM's command line for a catalogue entry: what its stand-alone server would be given."""
     flags = [
         *("--model", folder, "--served-model-name", entry.id, "--dtype", arguments.dtype),
@@ -32,6 +33,8 @@ def engine_flags(entry: CatalogueEntry, arguments: EngineArguments, folder: str)
     ]
     if arguments.enforce_eager:
         flags.append("--enforce-eager")
+    if _in_one_process(arguments, gpus_per_node):
+        flags += ["--distributed-executor-backend", "uni"]
     if arguments.lora_adapters:
         flags += ["--enable-lora", "--lora-modules"]
         flags += [f"{adapter.name}={adapter.path}" for adapter in arguments.lora_adapters]
@@ -43,7 +46,15 @@ def engine_environment(arguments: EngineArguments, gpus_per_node: int) -> dict[s
     environment = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     if arguments.kv_cache_gib is not None and not gpus_per_node:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(arguments.kv_cache_gib)
+    if _in_one_process(arguments, gpus_per_node):
+        # It also says who sets OpenMP up: with a worker process vLLM does, and leaves a core of two to others.
+        environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
     return environment
+
+
+def _in_one_process(arguments: EngineArguments, gpus_per_node: int) -> bool:
+    """Whether scheduler and model share a process: on a CPU a worker of its own costs an import, memory and time."""
+    return not gpus_per_node and arguments.tensor_parallel_size == 1
 
 
 class Engine:
@@ -52,7 +63,8 @@ class Engine:
     async def __init__(self, model_id: str) -> None:
         config = PlatformConfig.load()
         entry = config.catalogue().find(model_id)
-        flags = engine_flags(entry, entry.engine(config.gpus_per_node), str(config.model_folder(model_id)))
+        gpus = config.gpus_per_node
+        flags = engine_flags(entry, entry.engine(gpus), str(config.model_folder(model_id)), gpus)
         self._exit = AsyncExitStack()
         self._client, app = await self._start(flags)
         self._app = Guard(Allowlist(app, ENGINE_ROUTES), config.cluster_secret)

@@ -34,6 +34,8 @@ class Timeouts(_Frozen):
     first_byte_seconds: float = Field(default=600.0, gt=0)
     idle_seconds: float = Field(default=120.0, gt=0, description="Between two reads of an answer")
     total_seconds: float = Field(default=3_600.0, gt=0)
+    doubt_seconds: float = Field(default=2.0, gt=0, description="Wait for a first byte until our upstream is asked")
+    probe_seconds: float = Field(default=2.0, gt=0, description="For an upstream to say how it is")
 
 
 class KeyCache(_Frozen):

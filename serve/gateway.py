@@ -97,6 +97,7 @@ class Gateway:
         await self._meter.close()
         await self._admission.close()
         await self._runner.close()
+        await self._routes.close()
         await self._http.close()
 
     async def check_health(self) -> None:

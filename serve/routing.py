@@ -91,16 +91,26 @@ class Routes:
         clients: dict[str, UpstreamClient] = {}
         for route in config.routes:
             if route.upstream.base_url not in clients:
-                clients[route.upstream.base_url] = UpstreamClient(http, route.upstream, config.cluster_secret)
+                clients[route.upstream.base_url] = UpstreamClient(
+                    http, route.upstream, config.cluster_secret, config.timeouts
+                )
         self._targets = {
             route.entry.id: Target(clients[route.upstream.base_url], route.entry) for route in config.routes
         }
-        self._agents = Target(UpstreamClient(http, config.agents, config.cluster_secret, own=True), None)
+        self._agents = Target(
+            UpstreamClient(http, config.agents, config.cluster_secret, config.timeouts, own=True), None
+        )
+        self._clients = (*clients.values(), self._agents.upstream)
 
     def upstreams(self) -> dict[str, UpstreamClient]:
         """Every upstream by name, the agent runtime last."""
         found = {target.upstream.name: target.upstream for target in self._targets.values()}
         return found | {self._agents.upstream.name: self._agents.upstream}
+
+    async def close(self) -> None:
+        """End what watches over the upstreams."""
+        for client in self._clients:
+            await client.close()
 
     def models(self, principal: Principal) -> list[CatalogueEntry | AgentRoute]:
         """What this principal may use."""

@@ -4,6 +4,7 @@ Invariants
 1. A request is sent again only after a failure to connect; a server that may have read it is not asked twice.
 2. An answer that is not the upstream's (a proxy's page, a wrong type, an error) is raised, never passed through.
 3. The caller closes what ``post`` returns; closing before its end cuts the connection, which stops the upstream.
+4. No call waits for an upstream of ours that is away: see ``serve.breaker``.
 """
 
 import asyncio
@@ -14,15 +15,17 @@ from pydantic import SecretStr
 from yarl import URL
 
 from models.channels import CLUSTER_SECRET_HEADER
-from models.errors import PlatformError, Unavailable, UpstreamError, UpstreamTimeout
+from models.errors import PlatformError, UpstreamError, UpstreamTimeout
+from serve.breaker import Breaker, away
 from serve.config import Timeouts, Upstream
 from serve.refusals import refusal
 
 ERROR_BYTES_MAX = 65_536
 KEEPALIVE_SECONDS = 15.0
-PROBE_SECONDS_MAX = 2.0
 # The routes an upstream may have, and the parameter that holds what the model reads.
 PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input"}
+# What a proxy says of a server that it cannot reach.
+PROXY_ERRORS = frozenset({502, 503, 504})
 JSON = "application/json"
 EVENTS = "text/event-stream"
 
@@ -44,16 +47,25 @@ class UpstreamClient:
     """One upstream. ``own``: it renders our error tree (the agent runtime)."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, upstream: Upstream, secret: SecretStr, *, own: bool = False
+        self,
+        http: aiohttp.ClientSession,
+        upstream: Upstream,
+        secret: SecretStr,
+        timeouts: Timeouts,
+        *,
+        own: bool = False,
     ) -> None:
         self.name = upstream.name
         self.internal = upstream.internal
         self.own = own
         self._http = http
+        self._probe_seconds = timeouts.probe_seconds
         base = upstream.base_url.rstrip("/")
         self._urls = {path: URL(base + path) for path in PROMPTS}
         self._probe = URL(base + ("/health" if upstream.internal else "/v1/models"))
         self._headers = {"content-type": JSON, "accept-encoding": "identity"}
+        # A hosted provider is not ours to ask how it is: its probe may be refused, or counted.
+        self._breaker = Breaker(self.alive, timeouts.doubt_seconds) if upstream.internal else None
         if upstream.internal:
             self._headers[CLUSTER_SECRET_HEADER] = secret.get_secret_value()
         if upstream.api_key is not None:
@@ -63,7 +75,7 @@ class UpstreamClient:
         self, path: str, body: bytes, headers: Mapping[str, str], model: str, *, streamed: bool
     ) -> aiohttp.ClientResponse:
         """An answer with status 200 and the right type, its body unread. Raises what the caller is to be told."""
-        response = await self._send(path, body, {**self._headers, **headers}, model)
+        response = await self._first_byte(path, body, {**self._headers, **headers}, model)
         if response.status == 200 and response.content_type == (EVENTS if streamed else JSON):
             return response
         try:
@@ -74,26 +86,51 @@ class UpstreamClient:
     async def alive(self) -> bool:
         """Whether the upstream says it is well; of one that is not ours, whether it answers at all."""
         try:
-            async with asyncio.timeout(PROBE_SECONDS_MAX):
+            async with asyncio.timeout(self._probe_seconds):
                 async with self._http.get(self._probe, headers=self._headers) as response:
                     return response.status == 200 if self.internal else response.status < 500
         except (aiohttp.ClientError, OSError):
             return False
+
+    async def close(self) -> None:
+        """End what watches over it."""
+        if self._breaker is not None:
+            await self._breaker.close()
+
+    async def _first_byte(
+        self, path: str, body: bytes, headers: Mapping[str, str], model: str
+    ) -> aiohttp.ClientResponse:
+        if self._breaker is None:
+            return await self._send(path, body, headers, model)
+        try:
+            async with asyncio.timeout(None) as timeout:
+                with self._breaker.waiting(model, timeout):
+                    return await self._send(path, body, headers, model)
+        except TimeoutError:
+            raise away(model) from None
+
+    def _suspect(self) -> None:
+        if self._breaker is not None:
+            self._breaker.doubt()
 
     async def _send(self, path: str, body: bytes, headers: Mapping[str, str], model: str) -> aiohttp.ClientResponse:
         for last in (False, True):
             try:
                 return await self._http.post(self._urls[path], data=body, headers=headers, allow_redirects=False)
             except UNSENT:
+                self._suspect()
                 if last:
                     break
             except (aiohttp.ClientError, OSError):
+                self._suspect()
                 raise UpstreamError(f"The model '{model}' failed to answer.") from None
-        raise Unavailable(f"The model '{model}' cannot be reached at the moment.", retry_after_seconds=1.0)
+        raise away(model)
 
     async def _error(self, response: aiohttp.ClientResponse, path: str, model: str) -> PlatformError:
         if response.status == 200:
             return UpstreamError(f"The model '{model}' failed to answer.")
+        if response.status in PROXY_ERRORS:
+            self._suspect()
         try:
             body = await response.content.read(ERROR_BYTES_MAX)
         except (aiohttp.ClientError, OSError):

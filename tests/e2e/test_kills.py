@@ -28,8 +28,6 @@ TOKENS_MAX = 40
 # Calls answered before the kill, and again after the recovery.
 CALLS_AROUND = 40
 RECOVERY_SECONDS_MAX = 60.0
-# Not only a process: vLLM loads its weights and warms up, with the load's other parts on the same two cores.
-ENGINE_RECOVERY_SECONDS_MAX = 180.0
 # A dead gateway's open calls are closed by the control plane once its heartbeat has run out.
 LEDGER_SECONDS_MAX = 90.0
 LOAD_SECONDS_MAX = 120.0
@@ -174,7 +172,6 @@ async def ledger(platform) -> Counter[str]:
 
 async def recovered(platform, victim: str, pid: int) -> float:
     """Kill it; seconds until another process has its place and a new customer is answered."""
-    deadline = ENGINE_RECOVERY_SECONDS_MAX if victim.startswith("engine") else RECOVERY_SECONDS_MAX
     children = psutil.Process(pid).children(recursive=True)
     os.kill(pid, signal.SIGKILL)
     async with httpx.AsyncClient(timeout=PROBE_SECONDS_MAX, trust_env=False) as http:
@@ -184,7 +181,7 @@ async def recovered(platform, victim: str, pid: int) -> float:
                 platform, http
             )
 
-        seconds = await until(back, deadline, f"{victim} is back")
+        seconds = await until(back, RECOVERY_SECONDS_MAX, f"{victim} is back")
     left = [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert left == [], f"what the dead {victim} had started still runs"
     return seconds

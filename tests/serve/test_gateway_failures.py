@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import openai
 import pytest
 
 from models.channels import OPEN_CALLS, REPLICA_PREFIX, USAGE_STREAM
-from models.doubles.scripted_engine import Script
+from models.doubles.scripted_engine import Script, ScriptedEngine
 from models.usage import UsageEvent
 from serve.asgi import Message
 from serve.config import Upstream
@@ -99,25 +100,31 @@ async def test_an_upstream_that_is_not_there_is_unavailable_and_costs_nothing(pl
     away = Upstream(name="agents", base_url="http://127.0.0.1:9", internal=True)
     stage = await platform(agents=away)
     answer = await stage.chat(model="agent/handbook")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     (event,) = await stage.events()
     assert (event.status, event.http_status, event.cost_micro) == ("error", 503, 0)
 
 
 async def test_an_upstream_that_breaks_off_is_not_asked_twice(platform: Platform) -> None:
-    asked: list[int] = []
+    asked: list[bytes] = []
+    connected: set[asyncio.StreamWriter] = set()
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        asked.append(1)
+        connected.add(writer)
+        with suppress(asyncio.IncompleteReadError):
+            asked.append((await reader.readuntil(b"\r\n\r\n"))[:4])
         writer.close()
+        await writer.wait_closed()
+        connected.discard(writer)
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     stage = await platform(agents=Upstream(name="agents", base_url=f"http://127.0.0.1:{port}", internal=True))
     answer = await stage.chat(model="agent/handbook")
+    await stage.gateway.close()
+    await stage.until(lambda: not connected)
     server.close()
-    assert (answer.status_code, len(asked)) == (502, 1)
+    assert (answer.status_code, asked.count(b"POST")) == (502, 1)
 
 
 @pytest.mark.parametrize(
@@ -363,3 +370,37 @@ async def test_what_was_not_foreseen_answers_500_without_a_word_of_it(platform: 
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "nonsense" not in answer.text
     assert "Attribute" not in answer.text
+
+
+class Held:
+    """An engine behind Serve's proxy: while it is away, what is sent to it is neither refused nor answered."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.back = asyncio.Event()
+        self.held = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if not self.back.is_set():
+            self.held += 1
+            await self.back.wait()
+        await self.engine(scope, receive, send)
+
+
+async def test_nobody_waits_for_an_engine_that_is_away(platform: Platform) -> None:
+    held = Held(ScriptedEngine())
+    stage = await platform(engine=held, timeouts={"doubt_seconds": 0.05, "probe_seconds": 0.05})
+    answers = await asyncio.gather(*(stage.chat(stream=bool(number % 2)) for number in range(6)))
+    assert {(answer.status_code, answer.json()["error"]["code"]) for answer in answers} == {(503, "unavailable")}
+    assert {answer.headers["retry-after"] for answer in answers} == {"2"}
+    events = await stage.events(6)
+    assert {(event.status, event.http_status, event.cost_micro) for event in events} == {("error", 503, 0)}
+    asked = held.held
+    assert (await stage.chat()).status_code == 503
+    held.back.set()
+
+    async def served() -> bool:
+        return (await stage.chat()).status_code == 200
+
+    await stage.until(served)
+    assert [path for path, _, _ in held.engine.requests].count("/v1/chat/completions") < asked
