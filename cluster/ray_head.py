@@ -109,6 +109,8 @@ def _environment(home: Home, secret: str, cpus: int) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # There is no other node to drain to; waiting would only delay the end by its 30 seconds.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Replicas answer calls: they do not give way to other programs of the machine, as Ray's workers do by default.
+        "RAY_worker_niceness": "0",
         # Our own metrics are at /metrics; Ray's cost every worker a thread and an exporter.
         "RAY_enable_metrics_collection": "false",
         "AUTOSCALER_METRIC_PORT": str(autoscaler),

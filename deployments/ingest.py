@@ -3,6 +3,7 @@
 Its work and its record live in the control plane: it asks what to ingest, reports how it goes, and stops when told.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,11 +15,14 @@ import ray
 from deployments.config import PlatformConfig
 from models.channels import CLUSTER_SECRET_HEADER
 from models.documents import DocumentRecord, table_name
+from models.errors import PlatformError
 from pipelines.encoder import SentenceEncoder
 from pipelines.ingest import IngestConfig, run_ingestion
 
 REQUEST_SECONDS_MAX = 30.0
 RECORDS_A_REQUEST = 500
+# Where ingestion and replicas share a node's cores, it gives way to calls.
+NICENESS = 10
 
 
 class Cancelled(Exception):
@@ -73,7 +77,12 @@ class LedgerClient:
 
 def encoder_factory(folder: Path) -> Callable[[], SentenceEncoder]:
     """Builds an encoder where it runs: in the actor, not in the driver."""
-    return lambda: SentenceEncoder(folder)
+
+    def build() -> SentenceEncoder:
+        os.nice(NICENESS)
+        return SentenceEncoder(folder)
+
+    return build
 
 
 def run(config: PlatformConfig, ingestion_id: str) -> int:
@@ -86,6 +95,7 @@ def run(config: PlatformConfig, ingestion_id: str) -> int:
         table=table_name(order["organisation_id"], order["knowledge_base_id"]),
     )
     done = False
+    reason = "The ingestion job stopped with an error; the job's log has it."
     try:
         run_ingestion(settings, ledger, ledger, encoder_factory(config.model_folder(order["embedding_model"])))
         ledger.finish("succeeded")
@@ -93,14 +103,18 @@ def run(config: PlatformConfig, ingestion_id: str) -> int:
     except Cancelled:
         sys.stderr.write("ingest: cancelled\n")
         done = True
+    except PlatformError as error:
+        reason = error.message
+        raise
     finally:
         if not done:
-            ledger.finish("failed", "The ingestion job stopped with an error; the job's log has it.")
+            ledger.finish("failed", reason)
     return 0
 
 
 def main() -> int:
     """Entry point."""
+    os.nice(NICENESS)
     ray.init(address="auto", log_to_driver=False)
     return run(PlatformConfig.load(), sys.argv[1])
 

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -116,6 +117,19 @@ def test_documents_become_a_manifest_with_reasons_and_a_second_run_changes_nothi
 
 
 @pytest.mark.usefixtures("ingested")
+def test_an_ingestion_that_fails_says_why(platform, tmp_path: Path) -> None:
+    path = f"/organisations/{platform.organisation}/knowledge-bases/{platform.knowledge_base}/ingestions"
+    with platform.control_plane(platform.operator_key) as operator:
+        made = operator.post(path, json={"path": str(tmp_path)})
+        assert made.is_success, made.text
+        deadline = time.monotonic() + INGEST_SECONDS_MAX
+        while (run := operator.get(f"{path}/{made.json()['id']}").json())["state"] in {"queued", "running"}:
+            assert time.monotonic() < deadline, run
+            time.sleep(0.2)
+    assert run["state"] == "failed"
+    assert "holds no documents" in run["error"]
+
+
 def test_an_agent_answers_from_the_documents_with_annotations(platform, client: OpenAI) -> None:
     raw = client.chat.completions.with_raw_response.create(model=AGENT, messages=QUESTION)
     message = raw.parse().choices[0].message
