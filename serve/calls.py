@@ -10,6 +10,7 @@
 import asyncio
 import re
 import time
+from dataclasses import dataclass, field
 
 from uuid_utils import uuid7
 
@@ -29,7 +30,7 @@ from serve.relay import HeaderList, Patience, StreamRelay, relay_whole
 from serve.routing import Endpoint, Routes, Target, prepared
 from serve.streams import StreamShape
 from serve.upstreams import too_slow
-from serve.validation import model_of, parse_body
+from serve.validation import Body, model_of, parse_body
 
 AUTHORIZATION = b"authorization"
 PRINCIPAL = PRINCIPAL_HEADER.encode()
@@ -44,6 +45,16 @@ def request_id(scope: Scope) -> str:
     """The client's own where it is sane, else a new one."""
     given = header(scope, REQUEST_ID)
     return given.decode() if given and SANE_ID.fullmatch(given) else f"req_{uuid7().hex}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, under which request id; ``parent`` is the request on whose behalf one of our processes calls."""
+
+    principal: Principal
+    request_id: str
+    parent: str | None = None
+    started: float = field(default_factory=time.monotonic)
 
 
 class Calls:
@@ -67,35 +78,42 @@ class Calls:
         self._metrics = metrics
         self.closing = False
 
-    async def principal(self, scope: Scope) -> tuple[Principal, str | None]:
-        """Who calls, and for which request of theirs one of our processes calls on their behalf.
-
-        Raises Unauthenticated, Unavailable.
-        """
+    async def caller(self, request: str, scope: Scope) -> Caller:
+        """Who calls. Raises Unauthenticated, Unavailable."""
+        started = time.monotonic()
         named = header(scope, PRINCIPAL)
         if named is None or not holds_secret(scope, self._secret):
-            return await self._authenticator.authenticate(header(scope, AUTHORIZATION)), None
+            principal = await self._authenticator.authenticate(header(scope, AUTHORIZATION))
+            return Caller(principal, request, started=started)
         try:
             principal = Principal.from_header(named.decode())
         except ValueError:
             raise Unauthenticated("The principal's header is not one.") from None
         parent = header(scope, PARENT)
-        return principal, parent.decode(errors="replace") if parent else None
+        return Caller(principal, request, parent.decode(errors="replace") if parent else None, started)
 
     async def answer(self, endpoint: Endpoint, request: str, scope: Scope, receive: Receive, send: Send) -> None:
         """One call. Raises what the client is to be told where nothing was sent yet; ClientDisconnected."""
-        started = time.monotonic()
-        principal, parent = await self.principal(scope)
+        caller = await self.caller(request, scope)
         raw = await read_body(receive, scope, self._config.body_bytes_max)
-        body = parse_body(scope, raw)
+        await self.run(caller, endpoint, parse_body(scope, raw), raw, receive, send)
+
+    async def run(
+        self, caller: Caller, endpoint: Endpoint, body: Body, raw: bytes, receive: Receive, send: Send
+    ) -> None:
+        """One call of ``endpoint``, from here or from another wire's translation of its request.
+
+        ``raw`` is ``body`` as JSON; ``receive`` is asked only whether the client has left; ``send`` gets the endpoint's
+        own answer as ASGI messages. Raises like ``answer``.
+        """
         model = model_of(body)
         endpoint.check(body)
-        target = self._routes.find(principal, model, endpoint, inner=parent is not None)
+        target = self._routes.find(caller.principal, model, endpoint, inner=caller.parent is not None)
         raw, shape = prepared(endpoint, target, body, raw)
         call = Call(
-            request_id=request,
-            parent_request_id=parent,
-            principal=principal,
+            request_id=caller.request_id,
+            parent_request_id=caller.parent,
+            principal=caller.principal,
             kind=endpoint.kind if target.entry else "agent",
             model=model,
             upstream=target.upstream.name,
@@ -103,7 +121,7 @@ class Calls:
             price=target.price(),
             body_bytes=len(raw),
             context_window=target.context_window,
-            started=started,
+            started=caller.started,
         )
         await self._admitted(call, target, endpoint.path, raw, shape, receive, send)
 

@@ -40,6 +40,8 @@ READS = frozenset({"GET", "HEAD"})
 logger = logging.getLogger(__name__)
 
 Page = Callable[[str, Scope, Send], Awaitable[None]]
+Family = Callable[[str, Scope, Receive, Send], Awaitable[None]]
+"""Answers a path and all below it; the request id comes first. Raises what the edge renders, or renders it itself."""
 
 
 class Gateway:
@@ -56,6 +58,7 @@ class Gateway:
             "/health/ready": self._ready,
             "/metrics": self._metrics_page,
         }
+        self._families: dict[str, Family] = {}
 
     async def start(self) -> None:
         """Needs neither Redis nor the control plane to be there. A second time does nothing."""
@@ -152,6 +155,10 @@ class Gateway:
                 raise MethodNotAllowed(f"This address takes POST only, not {method}.")
             await self._calls.answer(endpoint, request, scope, receive, send)
             return
+        for root, family in self._families.items():
+            if path == root or path.startswith(f"{root}/"):
+                await family(request, scope, receive, send)
+                return
         page = self._one_model if path.startswith(MODEL_PREFIX) else self._pages.get(path)
         if page is None:
             raise NotFound("There is nothing at this address.")
@@ -160,15 +167,15 @@ class Gateway:
         await page(request, scope, send)
 
     async def _list_models(self, request: str, scope: Scope, send: Send) -> None:
-        principal, _ = await self._calls.principal(scope)
-        data = [model_object(model) for model in self._routes.models(principal)]
+        caller = await self._calls.caller(request, scope)
+        data = [model_object(model) for model in self._routes.models(caller.principal)]
         ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
         await self._send(request, send, {"object": "list", "data": data, **ends, "has_more": False})
 
     async def _one_model(self, request: str, scope: Scope, send: Send) -> None:
-        principal, _ = await self._calls.principal(scope)
+        caller = await self._calls.caller(request, scope)
         name = local_path(scope).removeprefix(MODEL_PREFIX)
-        for model in self._routes.models(principal):
+        for model in self._routes.models(caller.principal):
             found = model_object(model)
             if found["id"] == name:
                 await self._send(request, send, found)
