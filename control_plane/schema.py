@@ -4,6 +4,7 @@ from control_plane.agents.tables import Agent, AgentVersion
 from control_plane.database import Base
 from control_plane.keys.tables import ApiKey
 from control_plane.knowledge.tables import Document, Ingestion, KnowledgeBase
+from control_plane.responses.tables import Conversation, Item, StoredResponse
 from control_plane.tenants.tables import Organisation, Project, User
 from control_plane.usage.tables import UsageDay, UsageRow
 
@@ -19,5 +20,8 @@ TABLES = (
     AgentVersion,
     UsageRow,
     UsageDay,
+    Conversation,
+    StoredResponse,
+    Item,
 )
 METADATA = Base.metadata

@@ -6,13 +6,15 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.exc import ArgumentError
 
 from control_plane.database import DRIVER, database_url
-from control_plane.migrations import LOCK_ID, migrate
+from control_plane.migrations import FOLDER, LOCK_ID, migrate
 from control_plane.schema import METADATA, TABLES
 
+HEAD = ScriptDirectory(str(FOLDER)).get_current_head()
 TABLE_QUERY = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
 
@@ -45,7 +47,7 @@ def test_replicas_that_start_together_migrate_once(postgres_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(migrate, [postgres_url] * 4))
     with psycopg.connect(postgres_url) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
 
 
 def test_a_migration_waits_for_the_one_that_runs(postgres_url: str) -> None:
