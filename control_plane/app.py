@@ -23,6 +23,7 @@ from control_plane.config import ControlPlaneConfig
 from control_plane.context import Context
 from control_plane.database import create_engine
 from control_plane.edge import DOCS_PATH, INTERNAL_PREFIX, Edge
+from control_plane.files import endpoints as files
 from control_plane.invalidation import Invalidations
 from control_plane.keys import endpoints as keys
 from control_plane.knowledge import endpoints as knowledge
@@ -110,7 +111,7 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
     ):
         public.include_router(router)
     internal = APIRouter(prefix=INTERNAL_PREFIX, include_in_schema=False)
-    for router in (keys.internal, agents.internal, knowledge.internal):
+    for router in (keys.internal, agents.internal, knowledge.internal, files.internal):
         internal.include_router(router)
     for router in (public, internal, health.router):
         app.include_router(router)

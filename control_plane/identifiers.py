@@ -10,3 +10,8 @@ Prefix = Literal["org", "proj", "user", "key", "kb", "ing", "agent"]
 def new_id(prefix: Prefix) -> str:
     """A fresh id such as ``kb_0199…``; later ids sort after earlier ones."""
     return f"{prefix}_{uuid_utils.uuid7().hex}"
+
+
+def new_file_id() -> str:
+    """A fresh ``file-…``, with OpenAI's dash; later ids sort after earlier ones."""
+    return f"file-{uuid_utils.uuid7().hex}"

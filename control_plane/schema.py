@@ -2,6 +2,7 @@
 
 from control_plane.agents.tables import Agent, AgentVersion
 from control_plane.database import Base
+from control_plane.files.tables import File
 from control_plane.keys.tables import ApiKey
 from control_plane.knowledge.tables import Document, Ingestion, KnowledgeBase
 from control_plane.responses.tables import Conversation, Item, StoredResponse
@@ -23,5 +24,6 @@ TABLES = (
     Conversation,
     StoredResponse,
     Item,
+    File,
 )
 METADATA = Base.metadata

@@ -17,8 +17,10 @@ FILTER = ROOT / "tenancy.py"
 MAY_QUERY = {
     "tenancy.py",
     "agents/repository.py",
+    "files/repository.py",
     "keys/repository.py",
     "knowledge/repository.py",
+    "responses/repository.py",
     "tenants/repository.py",
     "usage/repository.py",
 }
