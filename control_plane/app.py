@@ -29,6 +29,8 @@ from control_plane.keys import endpoints as keys
 from control_plane.knowledge import endpoints as knowledge
 from control_plane.knowledge.jobs import JobsClient
 from control_plane.knowledge.watcher import Watcher
+from control_plane.responses import endpoints as responses
+from control_plane.responses.reaper import ResponseReaper
 from control_plane.supervision import Bell, supervised
 from control_plane.tenants import endpoints as tenants
 from control_plane.usage import endpoints as usage
@@ -77,6 +79,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     tasks = {
         "usage consumer": Consumer(UsageStream(context.redis), context.sessions, config.claim_idle_seconds).run,
         "usage reaper": Reaper(context.redis, config).run,
+        "response reaper": ResponseReaper(context.sessions, config).run,
         "ingestion watcher": Watcher(config, context.sessions, jobs, context.jobs_bell).run,
     }
     async with supervised(tasks, config.restart_seconds_max):
@@ -111,7 +114,7 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
     ):
         public.include_router(router)
     internal = APIRouter(prefix=INTERNAL_PREFIX, include_in_schema=False)
-    for router in (keys.internal, agents.internal, knowledge.internal, files.internal):
+    for router in (keys.internal, agents.internal, knowledge.internal, responses.internal, files.internal):
         internal.include_router(router)
     for router in (public, internal, health.router):
         app.include_router(router)

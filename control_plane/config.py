@@ -38,6 +38,10 @@ class ControlPlaneConfig(BaseModel):
     submit_seconds_max: float = Field(default=300.0, gt=0, description="A job not submitted by then has failed")
     reap_seconds: float = Field(default=2.0, gt=0, description="Between two looks for calls of lost gateways")
     reap_grace_seconds: float = Field(default=10.0, ge=0, description="A replica stays lost so long before it counts")
+    response_grace_seconds: float = Field(
+        default=15.0, ge=0, description="From the start until responses of lost gateways are failed"
+    )
+    response_days: int = Field(default=30, ge=1, description="How long a response is kept")
     claim_idle_seconds: float = Field(default=15.0, gt=0, description="An entry unacknowledged so long is taken over")
     restart_seconds_max: float = Field(default=5.0, gt=0, description="Longest pause before a crashed task restarts")
 

@@ -91,3 +91,21 @@ class Scope:
             query = query.where(cursor < start)
         rows = list((await self.session.scalars(query.order_by(cursor.desc()).limit(page.limit + 1))).all())
         return rows[: page.limit], len(rows) > page.limit
+
+
+class ProjectScope(Scope):
+    """One project's rows within one transaction, of tables that have a ``project_id``."""
+
+    def __init__(self, transaction: Transaction, organisation_id: str, project_id: str) -> None:
+        super().__init__(transaction, organisation_id)
+        self.project_id = project_id
+
+    def restrict(self, query: Select[*Columns], table: type[TenantMarked]) -> Select[*Columns]:
+        """``query`` (which reads ``table``), restricted to this project."""
+        column = cast("InstrumentedAttribute[str]", getattr(table, "project_id"))  # noqa: B009 - such a table has one
+        return super().restrict(query, table).where(column == self.project_id)
+
+    def add(self, row: TenantMarked) -> None:
+        """Make ``row`` this project's."""
+        setattr(row, "project_id", self.project_id)  # noqa: B010 - such a table has one
+        super().add(row)

@@ -33,7 +33,7 @@ class StoredResponse(TenantOwned, Stamped, Base):
     """One response. ``body``: OpenAI's response object without its output, which lies among the items.
 
     ``in_progress`` until a first final state, which stays. While it runs, its gateway renews ``lease_until``.
-    ``previous_response_id`` may name one that was deleted since.
+    ``previous_response_id`` may name one that was deleted since. It saw its conversation up to ``place``.
     """
 
     __tablename__ = "responses"
@@ -52,6 +52,7 @@ class StoredResponse(TenantOwned, Stamped, Base):
     background: Mapped[bool]
     previous_response_id: Mapped[str | None]
     conversation_id: Mapped[str | None]
+    place: Mapped[int | None]
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)
     lease_until: Mapped[datetime]
     finished_at: Mapped[datetime | None]

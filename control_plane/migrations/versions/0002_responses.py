@@ -56,7 +56,8 @@ def upgrade() -> None:
     owned(
         "responses",
         *(text("status"), flag("background"), text("previous_response_id", null=True)),
-        *(text("conversation_id", null=True), json("body"), time("lease_until"), time("finished_at", null=True)),
+        *(text("conversation_id", null=True), number("place", null=True), json("body")),
+        *(time("lease_until"), time("finished_at", null=True)),
         same_tenant("conversation_id", "conversations"),
     )
     op.create_index("ix_responses_running", "responses", ["lease_until"], postgresql_where=sa.text(RUNNING))
