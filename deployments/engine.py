@@ -17,7 +17,7 @@ from models.catalogue import CatalogueEntry, EngineArguments
 from serve.allowlist import Allowlist
 from serve.guard import Guard
 
-ENGINE_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/health"})
+ENGINE_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health"})
 
 
 def engine_flags(entry: CatalogueEntry, arguments: EngineArguments, folder: str, gpus_per_node: int) -> list[str]:

@@ -1,8 +1,8 @@
 """The gateway: one raw ASGI application that answers for every model. See ``serve.calls`` for a call's life.
 
 Invariants
-1. Every answer that is not a success is OpenAI's error object with our request id; what we did not foresee is logged
-   and answers 500 without a word of its inside.
+1. Every answer that is not a success is OpenAI's error object (below ``/v1/messages`` Anthropic's) with our request
+   id; what we did not foresee is logged and answers 500 without a word of its inside.
 2. No header of an outside caller reaches an upstream; the names of our own headers count only beside the secret.
 3. ``close`` returns when every admitted call is settled and every usage event is in Redis or on disk.
 """
@@ -25,6 +25,9 @@ from serve.config import GatewayConfig
 from serve.directory import KeyDirectory
 from serve.health import Health
 from serve.listener import Listener
+from serve.messages.app import ROOT as MESSAGES
+from serve.messages.app import Messages
+from serve.messages.errors import send_error as send_anthropic_error
 from serve.metering import Meter
 from serve.metrics import Metrics
 from serve.routing import ENDPOINTS, Routes, model_not_found
@@ -80,6 +83,7 @@ class Gateway:
         self._metrics = Metrics(lambda: self._meter.spool_bytes, lambda: self._meter.waiting)
         self._routes = Routes(self._http, config)
         self._calls = Calls(config, self._authenticator, self._routes, self._admission, self._meter, self._metrics)
+        self._families[MESSAGES] = Messages(self._calls, self._routes, config)
         self._health = Health(self._admission, self._directory, self._authenticator, self._routes.upstreams())
         self._listener.start()
         self._admission.start()
@@ -145,7 +149,8 @@ class Gateway:
         if not started:
             self._metrics.refused(failure.status)
             limits = failure.headers if isinstance(failure, LimitReached) else ()
-            await send_error(send, failure, [(REQUEST_ID, request.encode()), *limits])
+            write = send_anthropic_error if _below(MESSAGES, local_path(scope)) else send_error
+            await write(send, failure, [(REQUEST_ID, request.encode()), *limits])
 
     async def _route(self, request: str, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = local_path(scope), scope["method"]
@@ -156,7 +161,7 @@ class Gateway:
             await self._calls.answer(endpoint, request, scope, receive, send)
             return
         for root, family in self._families.items():
-            if path == root or path.startswith(f"{root}/"):
+            if _below(root, path):
                 await family(request, scope, receive, send)
                 return
         page = self._one_model if path.startswith(MODEL_PREFIX) else self._pages.get(path)
@@ -195,6 +200,10 @@ class Gateway:
 
     async def _send(self, request: str, send: Send, body: object) -> None:
         await send_json(send, 200, body, [(REQUEST_ID, request.encode())])
+
+
+def _below(root: str, path: str) -> bool:
+    return path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}
 
 
 def model_object(model: CatalogueEntry | AgentRoute) -> dict[str, str | int]:

@@ -22,8 +22,14 @@ from serve.refusals import refusal
 
 ERROR_BYTES_MAX = 65_536
 KEEPALIVE_SECONDS = 15.0
+TOKENIZE = "/tokenize"
 # The routes an upstream may have, and the parameter that holds what the model reads.
-PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input"}
+PROMPTS = {
+    "/v1/chat/completions": "messages",
+    "/v1/completions": "prompt",
+    "/v1/embeddings": "input",
+    TOKENIZE: "messages",
+}
 # What a proxy says of a server that it cannot reach.
 PROXY_ERRORS = frozenset({502, 503, 504})
 JSON = "application/json"
