@@ -21,6 +21,9 @@ OPEN_CALLS = "objecta:calls:open"
 """Redis hash: event id → ``<replica id>|<UsageEvent JSON>``, written at admission, removed at settlement. An entry
 whose replica has no heartbeat belongs to a call that its gateway lost; the event holds what was known then."""
 
+OPEN_HOLDS = "objecta:calls:holds"
+"""Redis hash: event id → what the open call holds of budgets and token rates (``models.budgets``); ends with it."""
+
 SETTLED_PREFIX = "objecta:calls:settled:"
 """A key per settled event, for a while: an event whose settlement is sent again is not added again."""
 
@@ -34,3 +37,9 @@ INVALIDATIONS = "objecta:invalidate"
 
 LIMIT_PREFIX = "objecta:limit:"
 """Admission state: ``objecta:limit:{scope}:<id>:<what>``."""
+
+BUDGET_PREFIX = "objecta:budget:"
+"""A hash per budget and window, ``objecta:budget:<budget id>:<window>``; its fields are told in ``models.budgets``."""
+
+BUDGET_COUNTS = "/internal/budgets/counts"
+"""The control plane's route that puts the ledger's sums into budgets' windows."""

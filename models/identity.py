@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.budgets import Budget
+
 Role = Literal["admin", "member"]
 
 
@@ -14,7 +16,11 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
     concurrent_requests: int | None = Field(default=None, ge=1)
+
+
+UNLIMITED = Limits()
 
 
 class AgentRoute(BaseModel):
@@ -50,9 +56,24 @@ class Principal(BaseModel):
     expires_at: int | None = Field(default=None, description="Unix seconds; the key's expiry")
     allowed_models: tuple[str, ...] | None = None
     agents: tuple[AgentRoute, ...] = ()
-    organisation_limits: Limits = Limits()
-    project_limits: Limits = Limits()
-    key_limits: Limits = Limits()
+    organisation_limits: Limits = UNLIMITED
+    project_limits: Limits = UNLIMITED
+    user_limits: Limits = UNLIMITED
+    key_limits: Limits = UNLIMITED
+    budgets: tuple[Budget, ...] = ()
+
+    @property
+    def limited(self) -> bool:
+        """Whether any limit or budget counts its calls."""
+        return bool(self.budgets) or any(
+            limits != UNLIMITED
+            for limits in (self.organisation_limits, self.project_limits, self.user_limits, self.key_limits)
+        )
+
+    @property
+    def under_hard_budget(self) -> bool:
+        """Whether a budget may refuse its calls."""
+        return any(budget.hard for budget in self.budgets)
 
     def may_use(self, model_id: str) -> bool:
         """Whether the key's model list admits ``model_id``."""

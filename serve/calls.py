@@ -12,14 +12,17 @@ import re
 import time
 from dataclasses import dataclass, field
 
+import orjson
 from uuid_utils import uuid7
 
 from models.channels import PARENT_REQUEST_HEADER, PRINCIPAL_HEADER, REQUEST_ID_HEADER
 from models.errors import PlatformError, RateHeaders, Unauthenticated
 from models.identity import Principal
-from serve.admission import Admission, held_places
+from models.usage import CallKind
+from serve.admission import Admission, Doubtful
 from serve.asgi import ClientDisconnected, Receive, Scope, Send, header, read_body
 from serve.auth import Authenticator
+from serve.claims import claim, demand, with_a_maximum
 from serve.config import GatewayConfig
 from serve.guard import holds_secret
 from serve.hangup import HangUp
@@ -33,8 +36,6 @@ from serve.upstreams import too_slow
 from serve.validation import Body, model_of, parse_body
 
 AUTHORIZATION = b"authorization"
-# Where Anthropic's clients put a key.
-API_KEY = b"x-api-key"
 PRINCIPAL = PRINCIPAL_HEADER.encode()
 PARENT = PARENT_REQUEST_HEADER.encode()
 REQUEST_ID = REQUEST_ID_HEADER.encode()
@@ -85,10 +86,7 @@ class Calls:
         started = time.monotonic()
         named = header(scope, PRINCIPAL)
         if named is None or not holds_secret(scope, self._secret):
-            authorization = header(scope, AUTHORIZATION)
-            if authorization is None and (key := header(scope, API_KEY)) is not None:
-                authorization = b"Bearer " + key
-            principal = await self._authenticator.authenticate(authorization)
+            principal = await self._authenticator.authenticate(header(scope, AUTHORIZATION))
             return Caller(principal, request, started=started)
         try:
             principal = Principal.from_header(named.decode())
@@ -114,12 +112,15 @@ class Calls:
         model = model_of(body)
         endpoint.check(body)
         target = self._routes.find(caller.principal, model, endpoint, inner=caller.parent is not None)
+        kind, inner = endpoint.kind if target.entry else "agent", caller.parent is not None
+        if caller.principal.under_hard_budget:
+            body, raw = self._bounded(kind, target, body, raw)
         raw, shape = prepared(endpoint, target, body, raw)
         call = Call(
             request_id=caller.request_id,
             parent_request_id=caller.parent,
             principal=caller.principal,
-            kind=endpoint.kind if target.entry else "agent",
+            kind=kind,
             model=model,
             upstream=target.upstream.name,
             streamed=shape is not None,
@@ -128,7 +129,15 @@ class Calls:
             context_window=target.context_window,
             started=caller.started,
         )
+        if caller.principal.limited:
+            asked = demand(kind, body, len(raw), target.context_window, self._config.bounds)
+            call.claim = claim(caller.principal, asked, call.price, call.started_at_ms, inner=inner)
         await self._admitted(call, target, endpoint.path, raw, shape, receive, send)
+
+    def _bounded(self, kind: CallKind, target: Target, body: Body, raw: bytes) -> tuple[Body, bytes]:
+        """The request with a maximum where it names none: a hard budget holds what a call can cost at most."""
+        given = with_a_maximum(kind, body, len(raw), target.context_window, self._config.bounds)
+        return (body, raw) if given is None else (given, orjson.dumps(given))
 
     async def _admitted(
         self,
@@ -141,13 +150,16 @@ class Calls:
         send: Send,
     ) -> None:
         inner = call.parent_request_id is not None
-        refused = False
+        admitted = False
         self._metrics.in_flight.inc()
         try:
             try:
-                limits = await self._admission.admit(call.principal, call.event_id, call.opening(), inner=inner)
-            except PlatformError:
-                refused = True
+                limits = await self._admission.admit(
+                    call.principal, call.event_id, call.opening(), call.claim, inner=inner
+                )
+                admitted = True
+            except (Doubtful, asyncio.CancelledError):
+                self._meter.void(call.event_id, call.claim)
                 raise
             await self._run(call, target, path, raw, shape, limits, receive, send)
         except PlatformError as error:
@@ -162,9 +174,9 @@ class Calls:
             raise
         finally:
             self._metrics.in_flight.dec()
-            if not refused:
+            if admitted:
                 call.count()
-                self._meter.settle(call.event_id, call.event(), held_places(call.principal, inner=inner))
+                self._meter.settle(call.event_id, call.event(), call.claim, call.cost_micro(), call.usage.total)
                 self._metrics.settled(call)
 
     async def _run(

@@ -1,6 +1,7 @@
 """What the gateway is told: where its neighbours are, what it serves, and every limit it keeps."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -50,6 +51,32 @@ class KeyCache(_Frozen):
     asks_max: int = Field(default=32, ge=1, description="Questions to the control plane at once")
 
 
+class Bounds(_Frozen):
+    """How a call is bounded that does not bound itself."""
+
+    completion_tokens: int = Field(default=4_096, ge=1, description="Of a call under a hard budget without a maximum")
+    template_tokens: int = Field(default=1_024, ge=0, description="What a chat template may add to the request's words")
+
+
+class RedisAwayPolicy(_Frozen):
+    """What becomes of calls that Redis cannot admit: those with a hard budget, and the rest, in this replica alone."""
+
+    hard_budgets: Literal["refuse", "pass"] = "refuse"
+    requests_per_minute: int | None = Field(default=600, ge=1, description="Of one API key; None limits nothing")
+
+
+class FileLimits(_Frozen):
+    """What ``/v1/files`` takes."""
+
+    bytes_max: int = Field(default=512 * 1024 * 1024, ge=1, description="Of one file")
+    uploads_max: int = Field(default=32, ge=1, description="At once a replica; each holds a megabyte or two")
+    threads: int = Field(default=16, ge=1, description="Calls of the object store at once a replica")
+    upload_seconds_max: float = Field(default=3_600.0, gt=0)
+    idle_seconds: float = Field(default=60.0, gt=0, description="Without a byte, coming or going")
+    ask_seconds_max: float = Field(default=10.0, gt=0, description="For the control plane to say")
+    sweep_seconds: float = Field(default=60.0, gt=0, description="Between two looks for bytes that must go")
+
+
 class GatewayConfig(_Frozen):
     """Everything a gateway replica needs. Agents answer as the model ``agent/<slug>`` through ``agents``."""
 
@@ -61,6 +88,10 @@ class GatewayConfig(_Frozen):
     agents: Upstream
     timeouts: Timeouts = Timeouts()
     keys: KeyCache = KeyCache()
+    object_store: str | None = Field(default=None, description="A folder or s3://…; None: there are no files")
+    files: FileLimits = FileLimits()
+    bounds: Bounds = Bounds()
+    redis_away: RedisAwayPolicy = RedisAwayPolicy()
     body_bytes_max: int = Field(default=10 * 1024 * 1024, ge=1)
     answer_bytes_max: int = Field(default=256 * 1024 * 1024, ge=1, description="Of an answer that is not streamed")
     redis_seconds_max: float = Field(default=0.5, gt=0, description="Longest wait of a call for Redis")

@@ -10,12 +10,13 @@ Invariants
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from models.channels import OPEN_CALLS, SETTLED_PREFIX, USAGE_STREAM
+from models.budgets import SETTLE_HOLD
+from models.channels import OPEN_CALLS, OPEN_HOLDS, SETTLED_PREFIX, USAGE_STREAM
+from serve.claims import Claim
 from serve.scripts import RedisAway, Script, ScriptRunner
 from serve.spool import Spool
 
@@ -33,7 +34,7 @@ class Meter:
         self._spool = spool
         self._replica = replica
         self._drain_seconds = drain_seconds
-        self._script = Script("settle")
+        self._script = Script("settle", SETTLE_HOLD)
         self._queue: list[bytes] = []
         self._wake = asyncio.Event()
         self._closing = False
@@ -69,11 +70,17 @@ class Meter:
             if self._queue:
                 logger.critical("%d usage events are lost: neither Redis nor the spool took them", len(self._queue))
 
-    def settle(self, event_id: str, event: bytes, held: Sequence[str]) -> None:
-        """Hand over one call's event (UsageEvent as JSON) and the concurrency keys it holds a place in."""
-        line = {"id": event_id, "replica": self._replica, "held": held, "event": event.decode()}
+    def settle(self, event_id: str, event: bytes, claim: Claim, cost_micro: int, tokens: int) -> None:
+        """Hand over one call's event (UsageEvent as JSON), what it claimed, and what it came to."""
+        line: dict[str, Any] = {"id": event_id, "replica": self._replica, "held": claim.held, "event": event.decode()}
+        if claim.hold:
+            line |= {"hold": claim.hold, "cost": cost_micro, "tokens": tokens}
         self._queue.append(orjson.dumps(line))
         self._wake.set()
+
+    def void(self, event_id: str, claim: Claim) -> None:
+        """Hand over a call that may have been admitted and never ran: what it holds is freed, and no event is left."""
+        self.settle(event_id, b"", claim, 0, 0)
 
     async def _write_on(self) -> None:
         while True:
@@ -115,8 +122,9 @@ class Meter:
     async def _settle_one(self, line: bytes) -> None:
         try:
             call: dict[str, Any] = orjson.loads(line)
-            keys = (OPEN_CALLS, USAGE_STREAM, SETTLED_PREFIX + call["id"], *call["held"])
-            arguments = (call["id"], call["event"], call["replica"], MARK_SECONDS)
+            keys = (OPEN_CALLS, USAGE_STREAM, SETTLED_PREFIX + call["id"], OPEN_HOLDS, *call["held"])
+            figures = (call.get("hold", ""), call.get("cost", 0), call.get("tokens", 0))
+            arguments = (call["id"], call["event"], call["replica"], MARK_SECONDS, *figures)
         except (orjson.JSONDecodeError, KeyError, TypeError):
             logger.error("a line of the spool is not a usage event and is passed over: %.500r", line)
             return

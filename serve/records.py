@@ -11,6 +11,7 @@ from uuid_utils import uuid7
 
 from models.identity import Principal
 from models.usage import CallKind, CallStatus, Price, TokenUsage, UsageSource
+from serve.claims import NOTHING, Claim
 from serve.usage import cost, estimated_prompt
 
 CLIENT_GONE_STATUS = 499
@@ -31,6 +32,7 @@ class Call:
     price: Price | None
     body_bytes: int
     context_window: int | None
+    claim: Claim = NOTHING
     started: float = field(default_factory=time.monotonic)
     started_at_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     event_id: str = field(default_factory=lambda: f"evt_{uuid7().hex}")
@@ -67,6 +69,10 @@ class Call:
             prompt = estimated_prompt(self.body_bytes, self.context_window)
             self.usage = TokenUsage(prompt=prompt, completion=self.texts)
             self.source = "counted" if self.texts else "estimated"
+
+    def cost_micro(self) -> int:
+        """What it cost."""
+        return cost(self.price, self.usage)
 
     def opening(self) -> bytes:
         """What is known at admission: the event of a call whose gateway dies, its prompt estimated."""

@@ -31,14 +31,21 @@ Argument = str | bytes | int
 
 
 class RedisAway(Exception):
-    """Redis did not answer, or was not asked because it just did not; the script may have run all the same."""
+    """Redis did not answer, or was not asked because it just did not.
+
+    ``maybe_ran``: it was asked, so the script may have run all the same.
+    """
+
+    def __init__(self, *, maybe_ran: bool = True) -> None:
+        super().__init__()
+        self.maybe_ran = maybe_ran
 
 
 class Script:
-    """A script of ``serve/lua``, known to Redis by its SHA-1."""
+    """A script of ``serve/lua``, known to Redis by its SHA-1; ``functions`` are the Lua functions it calls."""
 
-    def __init__(self, name: str) -> None:
-        self.text = (FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    def __init__(self, name: str, functions: str = "") -> None:
+        self.text = functions + (FOLDER / f"{name}.lua").read_text(encoding="utf-8")
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -72,7 +79,7 @@ class ScriptRunner:
     async def run(self, script: Script, keys: Sequence[Argument], arguments: Iterable[Argument]) -> Any:
         """The script's reply. Raises RedisAway, also where Redis refuses (out of memory, read-only); that is logged."""
         if self.resting:
-            raise RedisAway
+            raise RedisAway(maybe_ran=False)
         call = _Call(script, keys, arguments, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         if self._pump is None:

@@ -12,9 +12,10 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from models.channels import OPEN_CALLS, SETTLED_PREFIX, USAGE_STREAM
+from models.channels import OPEN_CALLS, OPEN_HOLDS, SETTLED_PREFIX, USAGE_STREAM
 from models.identity import Principal
 from models.usage import Price, TokenUsage, UsageEvent
+from serve.claims import NOTHING
 from serve.metering import Meter
 from serve.records import Call
 from serve.scripts import RedisAway, Script, ScriptRunner
@@ -58,7 +59,7 @@ def modes(folder: Path) -> list[int]:
 
 
 def settle(meter: Meter, number: int) -> None:
-    meter.settle(f"e{number}", b'{"n":%d}' % number, ())
+    meter.settle(f"e{number}", b'{"n":%d}' % number, NOTHING, 0, 0)
 
 
 async def test_events_reach_the_stream_and_their_calls_are_closed(redis_url: str, client: Any, tmp_path: Path) -> None:
@@ -219,7 +220,9 @@ async def test_a_script_that_redis_refuses_counts_as_away(
     runner = ScriptRunner(SecretStr(redis_url), 5.0, 0.0)
     client.set(OPEN_CALLS, "no hash")
     with pytest.raises(RedisAway):
-        await runner.run(Script("settle"), (OPEN_CALLS, USAGE_STREAM, "mark"), ("e", "{}", "r", 1))
+        await runner.run(
+            Script("settle"), (OPEN_CALLS, USAGE_STREAM, "mark", OPEN_HOLDS), ("e", "{}", "r", 1, "", 0, 0)
+        )
     assert "WRONGTYPE" in caplog.text
     await runner.close()
 
