@@ -36,6 +36,8 @@ from serve.upstreams import too_slow
 from serve.validation import Body, model_of, parse_body
 
 AUTHORIZATION = b"authorization"
+# Where Anthropic's clients put a key.
+API_KEY = b"x-api-key"
 PRINCIPAL = PRINCIPAL_HEADER.encode()
 PARENT = PARENT_REQUEST_HEADER.encode()
 REQUEST_ID = REQUEST_ID_HEADER.encode()
@@ -86,7 +88,10 @@ class Calls:
         started = time.monotonic()
         named = header(scope, PRINCIPAL)
         if named is None or not holds_secret(scope, self._secret):
-            principal = await self._authenticator.authenticate(header(scope, AUTHORIZATION))
+            authorization = header(scope, AUTHORIZATION)
+            if authorization is None and (key := header(scope, API_KEY)) is not None:
+                authorization = b"Bearer " + key
+            principal = await self._authenticator.authenticate(authorization)
             return Caller(principal, request, started=started)
         try:
             principal = Principal.from_header(named.decode())
