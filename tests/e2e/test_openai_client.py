@@ -118,8 +118,10 @@ def test_documents_become_a_manifest_with_reasons_and_a_second_run_changes_nothi
 
 @pytest.mark.usefixtures("ingested")
 def test_an_ingestion_that_fails_says_why(platform, tmp_path: Path) -> None:
-    path = f"/organisations/{platform.organisation}/knowledge-bases/{platform.knowledge_base}/ingestions"
+    bases = f"/organisations/{platform.organisation}/knowledge-bases"
     with platform.control_plane(platform.operator_key) as operator:
+        base = operator.post(bases, json={"name": "empty", "embedding_model": EMBEDDER}).json()
+        path = f"{bases}/{base['id']}/ingestions"
         made = operator.post(path, json={"path": str(tmp_path)})
         assert made.is_success, made.text
         deadline = time.monotonic() + INGEST_SECONDS_MAX
