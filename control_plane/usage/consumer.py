@@ -20,6 +20,8 @@ from models.usage import UsageEvent
 
 BATCH = 500
 BLOCK_MS = 1_000
+# A transaction costs as much as a hundred rows in it: under load events are gathered, and the gateways get the time.
+GATHER_SECONDS = 0.1
 REASON_LENGTH_MAX = 500
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,10 @@ class Consumer:
             if loop.time() >= claim_at:
                 await self._take_over()
                 claim_at = loop.time() + self._claim_seconds
-            await self._settle(await self._stream.read(FRESH, BATCH, BLOCK_MS))
+            entries = await self._stream.read(FRESH, BATCH, BLOCK_MS)
+            await self._settle(entries)
+            if entries and len(entries) < BATCH:
+                await asyncio.sleep(GATHER_SECONDS)
 
     async def _take_over(self) -> None:
         idle_ms = max(1, round(self._claim_seconds * 1_000))

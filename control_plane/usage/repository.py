@@ -40,8 +40,8 @@ async def record(session: AsyncSession, events: Sequence[UsageEvent]) -> int:
     if not by_id:
         return 0
     rows = [{**columns_of(by_id[name]), "received_at": utc_now()} for name in sorted(by_id)]
-    statement = insert(UsageRow).values(rows).on_conflict_do_nothing(index_elements=["event_id"])
-    new = (await session.scalars(statement.returning(UsageRow.event_id))).all()
+    statement = insert(UsageRow).on_conflict_do_nothing(index_elements=["event_id"])
+    new = (await session.scalars(statement.returning(UsageRow.event_id), rows)).all()
     await _roll_up(session, [by_id[name] for name in new])
     return len(new)
 
