@@ -6,7 +6,7 @@ gets only its own section, built in ``deployments.sections``.
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -24,13 +24,31 @@ DASHBOARD_PORT = 8265
 
 
 class HostedUpstream(BaseModel):
-    """An OpenAI-dialect server outside the cluster; catalogue entries name it as ``hosted:<name>``."""
+    """A provider outside the cluster; catalogue entries name it as ``hosted:<name>``.
+
+    ``openai``: it speaks OpenAI's dialect, and the gateway calls it. ``langchain``: ``model_class`` does, in an
+    application of its own; ``options`` are further arguments of the class's constructor, in its own words.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    base_url: str = Field(description="Up to and without /v1")
+    dialect: Literal["openai", "langchain"] = "openai"
+    base_url: str | None = Field(default=None, description="Up to and without /v1; as the class wants it for langchain")
     api_key: SecretStr | None = None
+    model_class: str | None = Field(default=None, description="langchain only: package.module:Class")
+    options: dict[str, Any] = Field(default={}, repr=False, description="langchain only; may hold secrets")
+
+    @model_validator(mode="after")
+    def _says_what_its_dialect_needs(self) -> Self:
+        if self.dialect == "langchain":
+            if self.model_class is None:
+                raise ValueError(f"upstream {self.name!r} needs a model_class")
+        elif self.base_url is None:
+            raise ValueError(f"upstream {self.name!r} needs a base_url")
+        elif self.model_class is not None or self.options:
+            raise ValueError(f"upstream {self.name!r}: model_class and options belong to the dialect 'langchain'")
+        return self
 
 
 class PlatformConfig(BaseSettings):
@@ -60,6 +78,8 @@ class PlatformConfig(BaseSettings):
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("smollm2-135m-instruct", "all-minilm-l6-v2")
     model_store: Path = Field(description="One folder a model, named by its id")
     knowledge_store: str = Field(description="LanceDB's root: a folder or an s3:// address")
+    object_store: str = Field(description="Where uploaded files lie: a folder or an s3:// address")
+    file_bytes_max: int = Field(default=512 * 1024 * 1024, ge=1, description="Of one uploaded file")
     ingestion_roots: tuple[Path, ...] = ()
     upstreams: tuple[HostedUpstream, ...] = ()
     gpus_per_node: int = Field(default=0, ge=0)

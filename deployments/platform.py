@@ -36,6 +36,7 @@ def serve_schema(config: PlatformConfig) -> dict[str, Any]:
             _schema("retrieval", channels.RETRIEVAL_PREFIX, "deployments.retrieval", {}),
             _schema("agents", channels.AGENTS_PREFIX, "deployments.agents", {}),
             *applications,
+            *(_hosted(upstream.name) for upstream in config.upstreams if upstream.dialect != "openai"),
         ],
     }
 
@@ -46,6 +47,10 @@ def _application(entry: CatalogueEntry) -> dict[str, Any]:
     )
     name = f"{kind}-{plain_name(entry.id)}"
     return _schema(name, f"{prefix}/{entry.id}", f"deployments.{kind}", {"model": entry.id})
+
+
+def _hosted(name: str) -> dict[str, Any]:
+    return _schema(f"hosted-{name}", f"{channels.HOSTED_PREFIX}/{name}", "deployments.hosted", {"upstream": name})
 
 
 def _schema(name: str, route_prefix: str, module: str, arguments: dict[str, str]) -> dict[str, Any]:

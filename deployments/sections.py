@@ -5,6 +5,7 @@ from models import channels
 from models.catalogue import CatalogueEntry
 from serve.agents.config import AgentRuntimeConfig
 from serve.config import GatewayConfig, ModelRoute, Upstream
+from serve.hosted.config import HostedConfig
 
 
 def gateway_config(config: PlatformConfig) -> GatewayConfig:
@@ -25,15 +26,31 @@ def _upstream(config: PlatformConfig, entry: CatalogueEntry) -> Upstream:
     if name is None:
         prefix = channels.EMBEDDER_PREFIX if entry.kind == "embedding" else channels.ENGINE_PREFIX
         return Upstream(name=entry.id, base_url=f"{config.gateway_url}{prefix}/{entry.id}", internal=True)
-    for hosted in config.upstreams:
-        if hosted.name == name:
-            return Upstream(name=name, base_url=hosted.base_url, api_key=hosted.api_key)
-    raise ValueError(f"model {entry.id!r} is hosted by {name!r}, which upstreams does not name")
+    hosted = next((hosted for hosted in config.upstreams if hosted.name == name), None)
+    if hosted is None:
+        raise ValueError(f"model {entry.id!r} is hosted by {name!r}, which upstreams does not name")
+    if hosted.dialect == "openai":
+        return Upstream(name=name, base_url=hosted.base_url or "", api_key=hosted.api_key)
+    return Upstream(name=name, base_url=f"{config.gateway_url}{channels.HOSTED_PREFIX}/{name}", internal=True, own=True)
 
 
 def hosted_by(entry: CatalogueEntry) -> str | None:
     """The hosted upstream that answers for the model, None where the platform runs it itself."""
     return next((source.location for source in entry.sources if source.scheme == "hosted"), None)
+
+
+def hosted_config(config: PlatformConfig, name: str) -> HostedConfig:
+    """The section of the adapter of the upstream ``name``. Raises ValueError where there is none."""
+    for hosted in config.upstreams:
+        if hosted.name == name and hosted.model_class is not None:
+            return HostedConfig(
+                name=name,
+                model_class=hosted.model_class,
+                base_url=hosted.base_url,
+                api_key=hosted.api_key,
+                options=hosted.options,
+            )
+    raise ValueError(f"no upstream {name!r} needs an adapter")
 
 
 def agents_config(config: PlatformConfig) -> AgentRuntimeConfig:

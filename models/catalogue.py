@@ -90,6 +90,7 @@ class CatalogueEntry(_Frozen):
     id: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     kind: ModelKind
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    upstream_model: str | None = Field(default=None, min_length=1, description="A hosted model's name at its provider")
     context_window: int = Field(ge=1, description="Tokens, prompt and completion together")
     dimensions: int | None = Field(default=None, ge=1, description="Embedding models: length of a vector")
     prices: Annotated[tuple[Price, ...], Field(min_length=1)]
@@ -109,6 +110,12 @@ class CatalogueEntry(_Frozen):
     @classmethod
     def _sort_prices(cls, value: tuple[Price, ...]) -> tuple[Price, ...]:
         return tuple(sorted(value, key=lambda price: price.since))
+
+    @model_validator(mode="after")
+    def _named_where_hosted(self) -> "CatalogueEntry":
+        if self.upstream_model is not None and not any(source.scheme == "hosted" for source in self.sources):
+            raise ValueError("upstream_model is the name of a hosted model; no source of this one is hosted")
+        return self
 
     def price_at(self, when: datetime | None = None) -> Price:
         """The price in force at ``when`` (UTC; now by default); the oldest where ``when`` precedes all."""

@@ -10,6 +10,7 @@ ENGINE_PREFIX = "/internal/engines"
 EMBEDDER_PREFIX = "/internal/embedders"
 RETRIEVAL_PREFIX = "/internal/retrieval"
 AGENTS_PREFIX = "/internal/agents"
+HOSTED_PREFIX = "/internal/hosted"
 
 USAGE_STREAM = "objecta:usage"
 """Redis stream; each entry has one field, ``event``: a UsageEvent as JSON."""

@@ -13,7 +13,10 @@ class _Frozen(BaseModel):
 
 
 class Upstream(_Frozen):
-    """An OpenAI-dialect HTTP server. ``internal`` ones are ours: they get the cluster secret and vLLM's extras."""
+    """An OpenAI-dialect HTTP server. ``internal`` ones are ours: they get the cluster secret and vLLM's extras.
+
+    ``own``: no engine but an application of ours: it renders our error tree and takes none of vLLM's extras.
+    """
 
     name: str = Field(min_length=1)
     base_url: str = Field(description="Up to and without /v1")

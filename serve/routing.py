@@ -92,7 +92,7 @@ class Routes:
         for route in config.routes:
             if route.upstream.base_url not in clients:
                 clients[route.upstream.base_url] = UpstreamClient(
-                    http, route.upstream, config.cluster_secret, config.timeouts
+                    http, route.upstream, config.cluster_secret, config.timeouts, own=route.upstream.own
                 )
         self._targets = {
             route.entry.id: Target(clients[route.upstream.base_url], route.entry) for route in config.routes
@@ -157,8 +157,9 @@ def prepared(endpoint: Endpoint, target: Target, body: Body, raw: bytes) -> tupl
                 f"tokens of completion in '{name}'.",
                 param=name,
             )
+    named = target.entry.upstream_model if target.entry else None
     if not body.get("stream"):
-        return raw, None
+        return raw if named is None else orjson.dumps({**body, "model": named}), None
     asked = cast("dict[str, Any]", body.get("stream_options") or {})
     usage = bool(asked.get("include_usage"))
     choices: int = body.get("n") or 1
@@ -173,4 +174,4 @@ def prepared(endpoint: Endpoint, target: Target, body: Body, raw: bytes) -> tupl
     options = {**asked, "include_usage": True}
     if engine:
         options["continuous_usage_stats"] = True
-    return orjson.dumps({**body, "stream_options": options}), shape
+    return orjson.dumps({**body, "model": named or body["model"], "stream_options": options}), shape
