@@ -60,6 +60,7 @@ def local_config(home: Home) -> PlatformConfig:
         "redis_url": redis_part(home)[1],
         "model_store": str(home.folder / "models"),
         "knowledge_store": str(home.folder / "knowledge"),
+        "object_store": str(home.folder / "objects"),
         "ingestion_roots": [str(Path.cwd())],
         **_owned(home),
     }

@@ -4,7 +4,7 @@ from deployments.config import PlatformConfig
 from models import channels
 from models.catalogue import CatalogueEntry
 from serve.agents.config import AgentRuntimeConfig
-from serve.config import GatewayConfig, ModelRoute, Upstream
+from serve.config import FileLimits, GatewayConfig, ModelRoute, Upstream
 from serve.hosted.config import HostedConfig
 
 
@@ -16,6 +16,8 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
         cluster_secret=config.cluster_secret,
         redis_url=config.redis_url,
         spool_folder=config.home / "spool",
+        object_store=config.object_store,
+        files=FileLimits(bytes_max=config.file_bytes_max),
         routes=tuple(ModelRoute(entry=entry, upstream=_upstream(config, entry)) for entry in config.served()),
         agents=agents,
     )

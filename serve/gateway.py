@@ -23,6 +23,8 @@ from serve.auth import Authenticator
 from serve.calls import REQUEST_ID, Calls, request_id
 from serve.config import GatewayConfig
 from serve.directory import KeyDirectory
+from serve.files.app import ROOT as FILES
+from serve.files.app import Files
 from serve.health import Health
 from serve.listener import Listener
 from serve.messages.app import ROOT as MESSAGES
@@ -30,6 +32,7 @@ from serve.messages.app import Messages
 from serve.messages.errors import send_error as send_anthropic_error
 from serve.metering import Meter
 from serve.metrics import Metrics
+from serve.responses.service import StatefulApi
 from serve.routing import ENDPOINTS, Routes, model_not_found
 from serve.scripts import ScriptRunner
 from serve.spool import Spool
@@ -62,6 +65,7 @@ class Gateway:
             "/metrics": self._metrics_page,
         }
         self._families: dict[str, Family] = {}
+        self._files: Files | None = None
 
     async def start(self) -> None:
         """Needs neither Redis nor the control plane to be there. A second time does nothing."""
@@ -84,10 +88,17 @@ class Gateway:
         self._routes = Routes(self._http, config)
         self._calls = Calls(config, self._authenticator, self._routes, self._admission, self._meter, self._metrics)
         self._families[MESSAGES] = Messages(self._calls, self._routes, config)
+        self._stateful = StatefulApi(config, self._http, self._calls, self._routes)
+        self._families.update(self._stateful.families)
+        if config.object_store is not None:
+            self._files = Files(config, config.object_store, self._http, self._calls.caller)
+            self._families[FILES] = self._files
+            self._files.start()
         self._health = Health(self._admission, self._directory, self._authenticator, self._routes.upstreams())
         self._listener.start()
         self._admission.start()
         self._meter.start()
+        self._stateful.start()
 
     async def close(self) -> None:
         """End the calls that still run, settle them, and write every event down."""
@@ -100,6 +111,9 @@ class Gateway:
             task.cancel()
         if running:
             await asyncio.wait(running)
+        await self._stateful.close()
+        if self._files is not None:
+            await self._files.close()
         await self._listener.close()
         await self._meter.close()
         await self._admission.close()
@@ -109,7 +123,8 @@ class Gateway:
 
     async def check_health(self) -> None:
         """Raises RuntimeError where this process cannot do its work any more and must be replaced."""
-        if self._started and not (self._meter.alive and self._admission.beating and self._listener.alive):
+        alive = self._meter.alive and self._admission.beating and self._listener.alive and self._stateful.alive
+        if self._started and not (alive and (self._files is None or self._files.alive)):
             raise RuntimeError("a background task of the gateway has ended")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -113,7 +113,7 @@ def test_volumes_claims_and_ports_exist(pods: list[Any], manifests: list[Manifes
 
 
 def test_every_path_of_the_configuration_is_mounted_where_it_is_used(pods: list[Any], config: PlatformConfig) -> None:
-    wanted = {str(config.model_store), config.knowledge_store, *map(str, config.ingestion_roots)}
+    wanted = {str(config.model_store), config.knowledge_store, config.object_store, *map(str, config.ingestion_roots)}
     for pod in named(pods, "RayService"):
         mounts = {mount["mountPath"]: mount for mount in pod.container["volumeMounts"]}
         assert wanted <= set(mounts)

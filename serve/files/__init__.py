@@ -1,0 +1,1 @@
+"""``/v1/files``: bytes in an object store, what is known of them in the control plane. See docs/files.md."""
