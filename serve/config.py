@@ -80,6 +80,17 @@ class FileLimits(_Frozen):
     sweep_seconds: float = Field(default=60.0, gt=0, description="Between two looks for bytes that must go")
 
 
+class ResponsesConfig(_Frozen):
+    """How responses are kept: a replica's word that it runs them, and its patience with the control plane."""
+
+    lease_seconds: float = Field(default=15.0, gt=0, description="A response not heard of for so long is failed")
+    beat_seconds: float = Field(default=2.0, gt=0, description="Between two words; a cancellation is noticed by then")
+    ask_seconds_max: float = Field(default=5.0, gt=0)
+    asks_max: int = Field(default=64, ge=1, description="Questions to the control plane at once")
+    finish_seconds_max: float = Field(default=10.0, gt=0, description="Until an end not recorded is given up")
+    background_max: int = Field(default=1_000, ge=1, description="Responses in the background of a replica")
+
+
 class GatewayConfig(_Frozen):
     """Everything a gateway replica needs. Agents answer as the model ``agent/<slug>`` through ``agents``."""
 
@@ -91,6 +102,7 @@ class GatewayConfig(_Frozen):
     agents: Upstream
     timeouts: Timeouts = Timeouts()
     keys: KeyCache = KeyCache()
+    responses: ResponsesConfig = ResponsesConfig()
     object_store: str | None = Field(default=None, description="A folder or s3://…; None: there are no files")
     files: FileLimits = FileLimits()
     bounds: Bounds = Bounds()
