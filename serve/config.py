@@ -22,6 +22,7 @@ class Upstream(_Frozen):
     base_url: str = Field(description="Up to and without /v1")
     api_key: SecretStr | None = None
     internal: bool = False
+    own: bool = False
 
 
 class ModelRoute(_Frozen):
