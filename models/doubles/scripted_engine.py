@@ -26,6 +26,7 @@ Send = Callable[[Message], Awaitable[None]]
 FRAME_END = b"\n\n"
 CREATED = 1_767_225_600
 DIMENSIONS = 8
+WINDOW = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ class Script:
 
     ``fail_after`` chunks the connection breaks; ``error_after`` chunks vLLM's error frame comes; ``status`` other than
     200 answers ``error`` (raw body) at once. ``usage`` False: no usage is ever reported, as by a poor upstream.
+
+    A chat's answer may begin with ``reasoning`` and end with ``calls`` (name and arguments of each; their arguments
+    stream in two pieces). ``finish`` is its reason to end, ``matched`` the stop string it met (vLLM's ``stop_reason``).
     """
 
     chunks: int = 4
@@ -44,6 +48,10 @@ class Script:
     error: bytes = b'{"error":{"message":"scripted","type":"BadRequestError","param":null,"code":400}}'
     content_type: str = "application/json"
     usage: bool = True
+    reasoning: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    finish: str = "stop"
+    matched: str | None = None
 
 
 class UpstreamBroken(Exception):
@@ -111,6 +119,10 @@ class ScriptedEngine:
     async def _answer(self, path: str, body: dict[str, Any], script: Script, send: Send) -> None:
         if path == "/v1/embeddings":
             await _json(send, 200, embeddings(body))
+        elif path == "/tokenize":
+            await self._pause(script, 1)
+            tokens = list(range(prompt_tokens(body)))
+            await _json(send, 200, {"count": len(tokens), "max_model_len": WINDOW, "tokens": tokens})
         elif body.get("stream"):
             await self._stream(path, body, script, send)
         else:
@@ -129,8 +141,8 @@ class ScriptedEngine:
         continuous = wanted and bool(options.get("continuous_usage_stats"))
         await send({"type": "http.response.start", "status": 200, "headers": _type("text/event-stream; charset=utf-8")})
         count = _limit(body, script)
-        frames = stream_frames(path, str(body["model"]), count, prompt_tokens(body), continuous)
-        for number in range(count):
+        frames = stream_frames(path, str(body["model"]), count, prompt_tokens(body), continuous, script)
+        for number in range(len(frames) - 1):
             await self._pause(script, number)
             if number == script.fail_after:
                 raise UpstreamBroken
@@ -152,19 +164,46 @@ def whole(path: str, body: dict[str, Any], script: Script) -> dict[str, Any]:
     if path == "/v1/completions":
         choice["text"] = text
     else:
-        choice["message"] = {"role": "assistant", "content": text, "refusal": None}
+        choice |= {"finish_reason": script.finish, "stop_reason": script.matched}
+        said: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
+        calls = [_call(*call, number) for number, call in enumerate(script.calls)]
+        more = {"reasoning": script.reasoning, "tool_calls": calls}
+        choice["message"] = {**said, **{name: value for name, value in more.items() if value}}
     answer = {**_identity(path, str(body["model"]), ""), "choices": [choice]}
     return {**answer, "usage": usage(prompt_tokens(body), count)} if script.usage else answer
 
 
 @lru_cache(maxsize=64)
-def stream_frames(path: str, model: str, count: int, prompt: int, continuous: bool) -> tuple[bytes, ...]:  # noqa: FBT001 - part of the cache's key
+def stream_frames(path: str, model: str, count: int, prompt: int, continuous: bool, of: Script) -> tuple[bytes, ...]:  # noqa: FBT001 - part of the cache's key
     """A stream's frames and, last, the one with the usage; the same call makes the same bytes, so they are kept."""
     payloads = [chunk(path, model, number, last=number == count - 1) for number in range(count)]
+    if path == "/v1/chat/completions" and (of.reasoning or of.calls or of.matched or of.finish != "stop"):
+        payloads = [{**_identity(path, model, ".chunk"), "choices": [choice]} for choice in spoken(of, count)]
+        count = len(payloads)
     if continuous:
         payloads = [{**payload, "usage": usage(prompt, number + 1)} for number, payload in enumerate(payloads)]
     payloads.append({**chunk(path, model, 0, last=False), "choices": [], "usage": usage(prompt, count)})
     return tuple(b"data: " + orjson.dumps(payload) + FRAME_END for payload in payloads)
+
+
+def spoken(script: Script, count: int) -> list[dict[str, Any]]:
+    """The choice of each chunk of a chat's answer that is more than words."""
+    deltas: list[dict[str, Any]] = [{"reasoning": script.reasoning}] if script.reasoning else []
+    deltas += [{"content": f"w{number} "} for number in range(count)]
+    for number, (name, arguments) in enumerate(script.calls):
+        half = len(arguments) // 2
+        deltas.append({"tool_calls": [_call(name, "", number)]})
+        for piece in (arguments[:half], arguments[half:]):
+            deltas.append({"tool_calls": [{"index": number, "function": {"arguments": piece}}]})
+    deltas[0]["role"] = "assistant"
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices[-1] |= {"finish_reason": script.finish, "stop_reason": script.matched}
+    return choices
+
+
+def _call(name: str, arguments: str, number: int) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"index": number, "id": f"call_{number}", "type": "function", "function": function}
 
 
 def chunk(path: str, model: str, number: int, *, last: bool) -> dict[str, Any]:

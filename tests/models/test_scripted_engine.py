@@ -69,3 +69,35 @@ async def test_embeddings_as_numbers_and_as_base64() -> None:
     assert plain.json()["data"][0]["embedding"][0] == 2.0
     assert tokens.json()["usage"]["prompt_tokens"] == 3
     assert isinstance(packed.json()["data"][0]["embedding"], str)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_may_hold_reasoning_and_calls(stream: bool) -> None:
+    script = Script(chunks=1, reasoning="hm", calls=(("f", '{"a":1}'),), finish="tool_calls", matched="w1")
+    answer = await chat(ScriptedEngine(script=script), stream=stream)
+    if not stream:
+        choice = answer.json()["choices"][0]
+        said = choice["message"]
+        assert (said["reasoning"], said["content"]) == ("hm", "w0 ")
+        (call,) = said["tool_calls"]
+        assert call == {
+            "index": 0,
+            "id": "call_0",
+            "type": "function",
+            "function": {"name": "f", "arguments": '{"a":1}'},
+        }
+    else:
+        frames = [json.loads(frame[6:]) for frame in answer.text.strip().split("\n\n")[:-1]]
+        choice = frames[-1]["choices"][0]
+        deltas = [frame["choices"][0]["delta"] for frame in frames]
+        assert [delta.get("reasoning") or delta.get("content") for delta in deltas[:2]] == ["hm", "w0 "]
+        functions = [delta["tool_calls"][0]["function"] for delta in deltas[2:]]
+        assert (functions[0]["name"], "".join(function["arguments"] for function in functions)) == ("f", '{"a":1}')
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("tool_calls", "w1")
+
+
+async def test_it_counts_a_prompt_as_it_bills_it() -> None:
+    engine = ScriptedEngine()
+    async with http(engine) as client:
+        counted = (await client.post("/tokenize", json={"model": "m", "messages": HI})).json()
+    assert counted["count"] == len(counted["tokens"]) == (await chat(engine)).json()["usage"]["prompt_tokens"]
