@@ -76,6 +76,8 @@ class PlatformConfig(BaseSettings):
 
     catalogue_path: Path = SHIPPED_CATALOGUE
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("smollm2-135m-instruct", "all-minilm-l6-v2")
+    aliases: dict[str, str] = Field(default={}, description="Further names of served models")
+    fallbacks: dict[str, tuple[str, ...]] = Field(default={}, description="Who answers when a served model cannot")
     model_store: Path = Field(description="One folder a model, named by its id")
     knowledge_store: str = Field(description="LanceDB's root: a folder or an s3:// address")
     object_store: str = Field(description="Where uploaded files lie: a folder or an s3:// address")
@@ -101,6 +103,18 @@ class PlatformConfig(BaseSettings):
         unknown = [name for name in self.models if name not in known]
         if unknown:
             raise ValueError(f"models not in the catalogue: {', '.join(unknown)}")
+        kinds = {entry.id: entry.kind for entry in self.served()}
+        for alias, name in self.aliases.items():
+            if name not in kinds:
+                raise ValueError(f"aliases: {alias!r} stands for {name!r}, which models does not name")
+            if alias in known or alias.startswith("agent/"):
+                raise ValueError(f"aliases: {alias!r} is the name of a model already")
+        for name, others in self.fallbacks.items():
+            if name not in kinds:
+                raise ValueError(f"fallbacks: models does not name {name!r}")
+            wrong = [other for other in others if other == name or kinds.get(other) != kinds[name]]
+            if wrong:
+                raise ValueError(f"fallbacks of {name!r}: not another served model of its kind: {', '.join(wrong)}")
         return self
 
     @classmethod

@@ -18,7 +18,11 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
         spool_folder=config.home / "spool",
         object_store=config.object_store,
         files=FileLimits(bytes_max=config.file_bytes_max),
-        routes=tuple(ModelRoute(entry=entry, upstream=_upstream(config, entry)) for entry in config.served()),
+        routes=tuple(
+            ModelRoute(entry=entry, upstream=_upstream(config, entry), fallbacks=config.fallbacks.get(entry.id, ()))
+            for entry in config.served()
+        ),
+        aliases=config.aliases,
         agents=agents,
     )
 

@@ -3,13 +3,14 @@
 1. Who calls: an API key, or one of our own processes for a principal it names.
 2. What is asked: a body within bounds, a model this principal may use, parameters the upstream can honour.
 3. Admission: one Redis round trip. What is refused up to here costs nothing and leaves no event.
-4. The upstream answers, whole or as a stream; a client that hangs up cuts the upstream off.
+4. The upstream answers, whole or as a stream, or the next in the model's chain; a client that hangs up cuts it off.
 5. In ``finally``: exactly one usage event, handed over without waiting.
 """
 
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -18,11 +19,12 @@ from uuid_utils import uuid7
 from models.channels import PARENT_REQUEST_HEADER, PRINCIPAL_HEADER, REQUEST_ID_HEADER
 from models.errors import PlatformError, RateHeaders, Unauthenticated
 from models.identity import Principal
-from models.usage import CallKind
+from models.usage import CallKind, Price
 from serve.admission import Admission, Doubtful
 from serve.asgi import ClientDisconnected, Receive, Scope, Send, header, read_body
+from serve.attempts import OTHERS_MAY_ANSWER, Attempt, attempts
 from serve.auth import Authenticator
-from serve.claims import claim, demand, with_a_maximum
+from serve.claims import Demand, claim, demand, with_a_maximum
 from serve.config import GatewayConfig
 from serve.guard import holds_secret
 from serve.hangup import HangUp
@@ -30,14 +32,14 @@ from serve.metering import Meter
 from serve.metrics import Metrics
 from serve.records import CLIENT_GONE_STATUS, Call
 from serve.relay import HeaderList, Patience, StreamRelay, relay_whole
-from serve.routing import Endpoint, Routes, Target, prepared
-from serve.streams import StreamShape
+from serve.routing import Endpoint, Routes, Target
 from serve.upstreams import too_slow
 from serve.validation import Body, model_of, parse_body
 
 AUTHORIZATION = b"authorization"
 # Where Anthropic's clients put a key.
 API_KEY = b"x-api-key"
+FALLBACKS = b"x-objecta-fallbacks"
 PRINCIPAL = PRINCIPAL_HEADER.encode()
 PARENT = PARENT_REQUEST_HEADER.encode()
 REQUEST_ID = REQUEST_ID_HEADER.encode()
@@ -54,11 +56,15 @@ def request_id(scope: Scope) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, under which request id; ``parent`` is the request on whose behalf one of our processes calls."""
+    """Who calls, under which request id; ``parent`` is the request on whose behalf one of our processes calls.
+
+    ``fallbacks``: whether another model may answer in place of the one asked for.
+    """
 
     principal: Principal
     request_id: str
     parent: str | None = None
+    fallbacks: bool = True
     started: float = field(default_factory=time.monotonic)
 
 
@@ -86,19 +92,20 @@ class Calls:
     async def caller(self, request: str, scope: Scope) -> Caller:
         """Who calls. Raises Unauthenticated, Unavailable."""
         started = time.monotonic()
+        fallbacks = header(scope, FALLBACKS) != b"off"
         named = header(scope, PRINCIPAL)
         if named is None or not holds_secret(scope, self._secret):
             authorization = header(scope, AUTHORIZATION)
             if authorization is None and (key := header(scope, API_KEY)) is not None:
                 authorization = b"Bearer " + key
             principal = await self._authenticator.authenticate(authorization)
-            return Caller(principal, request, started=started)
+            return Caller(principal, request, None, fallbacks, started)
         try:
             principal = Principal.from_header(named.decode())
         except ValueError:
             raise Unauthenticated("The principal's header is not one.") from None
         parent = header(scope, PARENT)
-        return Caller(principal, request, parent.decode(errors="replace") if parent else None, started)
+        return Caller(principal, request, parent.decode(errors="replace") if parent else None, fallbacks, started)
 
     async def answer(self, endpoint: Endpoint, request: str, scope: Scope, receive: Receive, send: Send) -> None:
         """One call. Raises what the client is to be told where nothing was sent yet; ClientDisconnected."""
@@ -116,44 +123,51 @@ class Calls:
         """
         model = model_of(body)
         endpoint.check(body)
-        target = self._routes.find(caller.principal, model, endpoint, inner=caller.parent is not None)
-        kind, inner = endpoint.kind if target.entry else "agent", caller.parent is not None
+        inner = caller.parent is not None
+        chain = self._routes.find(caller.principal, model, endpoint, inner=inner)
+        if not caller.fallbacks:
+            chain = chain[:1]
+        kind = endpoint.kind if chain[0].entry else "agent"
         if caller.principal.under_hard_budget:
-            body, raw = self._bounded(kind, target, body, raw)
-        raw, shape = prepared(endpoint, target, body, raw)
+            body, raw = self._bounded(kind, chain, body, raw)
+        plan = attempts(endpoint, chain, body, raw)
+        first = plan[0]
         call = Call(
             request_id=caller.request_id,
             parent_request_id=caller.parent,
             principal=caller.principal,
             kind=kind,
-            model=model,
-            upstream=target.upstream.name,
-            streamed=shape is not None,
-            price=target.price(),
-            body_bytes=len(raw),
-            context_window=target.context_window,
+            asked=model,
+            model=first.target.name or model,
+            upstream=first.target.upstream.name,
+            streamed=first.shape is not None,
+            price=first.target.price(),
+            body_bytes=len(first.raw),
+            context_window=first.target.context_window,
             started=caller.started,
         )
         if caller.principal.limited:
-            asked = demand(kind, body, len(raw), target.context_window, self._config.bounds)
-            call.claim = claim(caller.principal, asked, call.price, call.started_at_ms, inner=inner)
-        await self._admitted(call, target, endpoint.path, raw, shape, receive, send)
+            asked, price = self._dearest(kind, body, plan)
+            call.claim = claim(caller.principal, asked, price, call.started_at_ms, inner=inner)
+        await self._admitted(call, plan, endpoint.path, receive, send)
 
-    def _bounded(self, kind: CallKind, target: Target, body: Body, raw: bytes) -> tuple[Body, bytes]:
+    def _bounded(self, kind: CallKind, chain: Sequence[Target], body: Body, raw: bytes) -> tuple[Body, bytes]:
         """The request with a maximum where it names none: a hard budget holds what a call can cost at most."""
-        given = with_a_maximum(kind, body, len(raw), target.context_window, self._config.bounds)
-        return (body, raw) if given is None else (given, orjson.dumps(given))
+        for target in chain:
+            given = with_a_maximum(kind, body, len(raw), target.context_window, self._config.bounds)
+            if given is not None:
+                return given, orjson.dumps(given)
+        return body, raw
 
-    async def _admitted(
-        self,
-        call: Call,
-        target: Target,
-        path: str,
-        raw: bytes,
-        shape: StreamShape | None,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    def _dearest(self, kind: CallKind, body: Body, plan: Sequence[Attempt]) -> tuple[Demand, Price | None]:
+        """What the call asks at most, whichever of its targets answers."""
+        bounds = self._config.bounds
+        asks = [
+            (demand(kind, body, len(one.raw), one.target.context_window, bounds), one.target.price()) for one in plan
+        ]
+        return max(asks, key=lambda ask: ask[0].cost_micro(ask[1]))
+
+    async def _admitted(self, call: Call, plan: Sequence[Attempt], path: str, receive: Receive, send: Send) -> None:
         inner = call.parent_request_id is not None
         admitted = False
         self._metrics.in_flight.inc()
@@ -166,7 +180,7 @@ class Calls:
             except (Doubtful, asyncio.CancelledError):
                 self._meter.void(call.event_id, call.claim)
                 raise
-            await self._run(call, target, path, raw, shape, limits, receive, send)
+            await self._attempt_all(call, plan, path, limits, receive, send)
         except PlatformError as error:
             call.end("error", error.status)
             raise
@@ -184,18 +198,26 @@ class Calls:
                 self._meter.settle(call.event_id, call.event(), call.claim, call.cost_micro(), call.usage.total)
                 self._metrics.settled(call)
 
+    async def _attempt_all(
+        self, call: Call, plan: Sequence[Attempt], path: str, limits: RateHeaders, receive: Receive, send: Send
+    ) -> None:
+        """One target after the other, until one answers or fails in a way that is the caller's to know."""
+        for number, attempt in enumerate(plan, 1):
+            if number > 1:
+                call.attempt(number, attempt.target, len(attempt.raw))
+            try:
+                await self._run(call, attempt, path, limits, receive, send)
+            except OTHERS_MAY_ANSWER:
+                if number == len(plan):
+                    raise
+            else:
+                return
+
     async def _run(
-        self,
-        call: Call,
-        target: Target,
-        path: str,
-        raw: bytes,
-        shape: StreamShape | None,
-        limits: RateHeaders,
-        receive: Receive,
-        send: Send,
+        self, call: Call, attempt: Attempt, path: str, limits: RateHeaders, receive: Receive, send: Send
     ) -> None:
         timeouts = self._config.timeouts
+        target, raw, shape = attempt.target, attempt.raw, attempt.shape
         upstream = target.upstream
         relay: StreamRelay | None = None
         body = b""
@@ -203,7 +225,7 @@ class Calls:
         try:
             async with HangUp(receive) as watch, asyncio.timeout(timeouts.first_byte_seconds) as timeout:
                 relay = StreamRelay(call, shape, send, watch) if shape else None
-                response = await upstream.post(path, raw, _headers_for(call, target), call.model, streamed=bool(shape))
+                response = await upstream.post(path, raw, _headers_for(call, target), call.asked, streamed=bool(shape))
                 patience = Patience(timeout, timeouts.idle_seconds, timeouts.total_seconds)
                 headers = answer_headers(call, limits)
                 if relay:
@@ -212,8 +234,8 @@ class Calls:
                     body = await relay_whole(response, call, self._config, patience)
         except TimeoutError:
             if relay is None:
-                raise too_slow(call.model) from None
-            await relay.fail(too_slow(call.model))
+                raise too_slow(call.asked) from None
+            await relay.fail(too_slow(call.asked))
             return
         if relay is None:
             call.end("ok", 200)
@@ -226,7 +248,7 @@ def _headers_for(call: Call, target: Target) -> dict[str, str]:
     if not target.upstream.own:
         return {REQUEST_ID_HEADER: call.request_id}
     # A header has little room: the runtime needs this agent alone.
-    named = tuple(agent for agent in call.principal.agents if agent.model_id == call.model)
+    named = tuple(agent for agent in call.principal.agents if agent.model_id == call.asked)
     principal = call.principal.model_copy(update={"agents": named})
     return {REQUEST_ID_HEADER: call.request_id, PRINCIPAL_HEADER: principal.to_header()}
 
@@ -240,5 +262,6 @@ def answer_headers(call: Call, limits: RateHeaders) -> HeaderList:
         (b"openai-processing-ms", b"%d" % call.elapsed_ms()),
         (b"x-objecta-model", call.model.encode()),
         (b"x-objecta-upstream", call.upstream.encode()),
+        (b"x-objecta-attempts", b"%d" % call.attempts),
         *limits,
     ]

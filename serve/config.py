@@ -1,5 +1,6 @@
 """What the gateway is told: where its neighbours are, what it serves, and every limit it keeps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -26,10 +27,11 @@ class Upstream(_Frozen):
 
 
 class ModelRoute(_Frozen):
-    """A served model and who answers for it."""
+    """A served model and who answers for it; ``fallbacks`` are the served models that may answer in its place."""
 
     entry: CatalogueEntry
     upstream: Upstream
+    fallbacks: tuple[str, ...] = ()
 
 
 class Timeouts(_Frozen):
@@ -100,6 +102,7 @@ class GatewayConfig(_Frozen):
     redis_url: SecretStr
     spool_folder: Path = Field(description="Usage events wait here while Redis is away; shared by a node's replicas")
     routes: tuple[ModelRoute, ...]
+    aliases: Mapping[str, str] = Field(default={}, description="Further names of served models")
     agents: Upstream
     timeouts: Timeouts = Timeouts()
     keys: KeyCache = KeyCache()

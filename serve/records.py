@@ -12,6 +12,7 @@ from uuid_utils import uuid7
 from models.identity import Principal
 from models.usage import CallKind, CallStatus, Price, TokenUsage, UsageSource
 from serve.claims import NOTHING, Claim
+from serve.routing import Target
 from serve.usage import cost, estimated_prompt
 
 CLIENT_GONE_STATUS = 499
@@ -20,12 +21,16 @@ LOST_STATUS = 503
 
 @dataclass(slots=True)
 class Call:
-    """``price`` None: the call bears no price of its own (an agent's inner calls are billed as themselves)."""
+    """``asked`` is the client's name for the model, ``model`` the one that answers, after ``attempts`` targets.
+
+    ``price`` None: the call bears no price of its own (an agent's inner calls are billed as themselves).
+    """
 
     request_id: str
     parent_request_id: str | None
     principal: Principal
     kind: CallKind
+    asked: str
     model: str
     upstream: str
     streamed: bool
@@ -33,6 +38,7 @@ class Call:
     body_bytes: int
     context_window: int | None
     claim: Claim = NOTHING
+    attempts: int = 1
     started: float = field(default_factory=time.monotonic)
     started_at_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     event_id: str = field(default_factory=lambda: f"evt_{uuid7().hex}")
@@ -43,6 +49,13 @@ class Call:
     first_token_ms: int | None = None
     reported: TokenUsage | None = None
     texts: int = 0
+
+    def attempt(self, number: int, target: Target, body_bytes: int) -> None:
+        """Note that another target answers from now on, at its own price."""
+        self.attempts, self.body_bytes = number, body_bytes
+        self.reported, self.texts, self.first_token_ms = None, 0, None
+        self.model, self.upstream = target.name or self.asked, target.upstream.name
+        self.price, self.context_window = target.price(), target.context_window
 
     def elapsed_ms(self) -> int:
         """Milliseconds since the start."""

@@ -53,14 +53,14 @@ async def relay_whole(response: aiohttp.ClientResponse, call: Call, config: Gate
             patience.more()
             size += len(data)
             if size > config.answer_bytes_max:
-                raise failed(call.model)
+                raise failed(call.asked)
             parts.append(data)
     except (aiohttp.ClientError, OSError):
-        raise failed(call.model) from None
+        raise failed(call.asked) from None
     finally:
         response.close()
     body = parts[0] if len(parts) == 1 else b"".join(parts)
-    body = _under_its_name(body, call.model)
+    body = _under_its_name(body, call.asked)
     call.reported = find_usage(body)
     return body
 
@@ -97,7 +97,7 @@ class StreamRelay:
             call.first_token(stream.first_token_at)
             call.reported, call.texts = stream.usage(), stream.texts
         if lost:
-            await self.fail(failed(call.model))
+            await self.fail(failed(call.asked))
             return
         call.end("ok", 200)
         await self._end(b"")

@@ -75,9 +75,18 @@ class Target:
     entry: CatalogueEntry | None
 
     @property
+    def name(self) -> str | None:
+        """The model's id in the catalogue; None where an agent answers."""
+        return self.entry.id if self.entry else None
+
+    @property
     def context_window(self) -> int | None:
         """Of the model; None where many prompts or an unknown model share the request."""
         return self.entry.context_window if self.entry and self.entry.kind == "chat" else None
+
+    def model_there(self, asked: str) -> str:
+        """The upstream's own name for the model that was asked for."""
+        return (self.entry.upstream_model or self.entry.id) if self.entry else asked
 
     def price(self) -> Price | None:
         """The price in force now."""
@@ -97,6 +106,11 @@ class Routes:
         self._targets = {
             route.entry.id: Target(clients[route.upstream.base_url], route.entry) for route in config.routes
         }
+        self._chains = {
+            route.entry.id: tuple(self._targets[name] for name in (route.entry.id, *route.fallbacks))
+            for route in config.routes
+        }
+        self._chains |= {alias: self._chains[name] for alias, name in config.aliases.items()}
         self._agents = Target(
             UpstreamClient(http, config.agents, config.cluster_secret, config.timeouts, own=True), None
         )
@@ -114,25 +128,30 @@ class Routes:
 
     def models(self, principal: Principal) -> list[CatalogueEntry | AgentRoute]:
         """What this principal may use."""
-        entries = [target.entry for target in self._targets.values() if target.entry]
+        named = ((name, chain[0].entry) for name, chain in self._chains.items())
+        entries = [
+            entry if name == entry.id else entry.model_copy(update={"id": name}) for name, entry in named if entry
+        ]
         return [
             *(entry for entry in entries if principal.may_use(entry.id)),
             *(agent for agent in principal.agents if principal.may_use(agent.model_id)),
         ]
 
-    def find(self, principal: Principal, model: str, endpoint: Endpoint, *, inner: bool) -> Target:
-        """Raises ModelNotFound; InvalidRequest where the model does not do what the endpoint is for.
+    def find(self, principal: Principal, model: str, endpoint: Endpoint, *, inner: bool) -> tuple[Target, ...]:
+        """Who answers for the model, then who else may.
+
+        Raises ModelNotFound; InvalidRequest where the model does not do what the endpoint is for.
 
         ``inner`` calls are an agent's: who may use the agent may use it with the model it was published with.
         """
         agent = principal.agent(model) if model.startswith(AGENT_PREFIX) else None
-        target = self._agents if agent else self._targets.get(model)
-        if target is None or not (inner or principal.may_use(model)):
+        chain = (self._agents,) if agent else self._chains.get(model)
+        if chain is None or not (inner or principal.may_use(model)):
             raise model_not_found(model)
-        kind = target.entry.kind if target.entry else "agent"
+        kind = chain[0].entry.kind if chain[0].entry else "agent"
         if kind != endpoint.model_kind and not (kind == "agent" and endpoint.kind == "chat"):
             raise InvalidRequest(f"The model '{model}' does not answer {endpoint.path}.", param="model")
-        return target
+        return chain
 
 
 def model_not_found(model: str) -> ModelNotFound:
@@ -157,9 +176,9 @@ def prepared(endpoint: Endpoint, target: Target, body: Body, raw: bytes) -> tupl
                 f"tokens of completion in '{name}'.",
                 param=name,
             )
-    named = target.entry.upstream_model if target.entry else None
+    named = target.model_there(body["model"])
     if not body.get("stream"):
-        return raw if named is None else orjson.dumps({**body, "model": named}), None
+        return raw if named == body["model"] else orjson.dumps({**body, "model": named}), None
     asked = cast("dict[str, Any]", body.get("stream_options") or {})
     usage = bool(asked.get("include_usage"))
     choices: int = body.get("n") or 1
@@ -174,4 +193,4 @@ def prepared(endpoint: Endpoint, target: Target, body: Body, raw: bytes) -> tupl
     options = {**asked, "include_usage": True}
     if engine:
         options["continuous_usage_stats"] = True
-    return orjson.dumps({**body, "model": named or body["model"], "stream_options": options}), shape
+    return orjson.dumps({**body, "model": named, "stream_options": options}), shape

@@ -157,6 +157,18 @@ async def platform(redis_url: str, tmp_path: Path) -> AsyncIterator[Platform]:
         yield start
 
 
+@pytest.fixture
+async def serve_app() -> AsyncIterator[Callable[[ASGIApp], Awaitable[str]]]:
+    """Serves an application until the test ends; its address."""
+    async with AsyncExitStack() as stack:
+        yield lambda app: stack.enter_async_context(served(app))
+
+
+@pytest.fixture
+def catalogue_entry() -> Callable[..., CatalogueEntry]:
+    return entry
+
+
 async def staged(
     stack: AsyncExitStack, engine: ASGIApp | None, redis_url: str, spool: Path, changes: dict[str, Any]
 ) -> Stage:

@@ -362,10 +362,10 @@ async def test_a_client_that_leaves_before_its_body_is_read_leaves_nothing(platf
 
 async def test_what_was_not_foreseen_answers_500_without_a_word_of_it(platform: Platform) -> None:
     stage = await platform()
-    stage.gateway._routes._targets["scripted"] = None
+    stage.gateway._routes._chains["scripted"] = None
     answer = await stage.chat()
     assert answer.status_code == 404
-    stage.gateway._routes._targets["scripted"] = "nonsense"
+    stage.gateway._routes._chains["scripted"] = "nonsense"
     answer = await stage.chat()
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "nonsense" not in answer.text

@@ -186,7 +186,7 @@ def test_a_full_disk_keeps_nothing_of_what_did_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("price", [None, Price(since="2026-01-01", prompt_micro=9, cached_micro=9, completion_micro=9)])
 def test_a_call_s_record_is_a_usage_event(price: Price | None) -> None:
     principal = Principal(organisation_id="o", project_id="p", api_key_id="k")
-    call = Call("req", "parent", principal, "chat", "m", "u", True, price, 40, None)
+    call = Call("req", "parent", principal, "chat", "m", "m", "u", True, price, 40, None)
     opening = UsageEvent.model_validate_json(call.opening())
     assert (opening.status, opening.usage.prompt, opening.source) == ("gateway_lost", 10, "estimated")
     call.reported = TokenUsage(prompt=1, cached=2, completion=3, reasoning=4)
