@@ -48,11 +48,11 @@ class Messages:
             raise MethodNotAllowed(f"This address takes POST only, not {method}.")
         caller = await self._calls.caller(request_id, scope)
         body = parse_body(scope, await read_body(receive, scope, self._body_bytes_max))
-        target = self._routes.find(caller.principal, model_of(body), CHAT, inner=caller.parent is not None)
+        chain = self._routes.find(caller.principal, model_of(body), CHAT, inner=caller.parent is not None)
         if path == COUNT:
-            await self._count(caller, target, body, receive, send)
+            await self._count(caller, chain[0], body, receive, send)
             return
-        asked = message_request(body, engine=_is_engine(target))
+        asked = message_request(body, engine=all(map(_is_engine, chain)))
         reply = StreamedReply(asked, caller.request_id, send) if asked.stream else WholeReply(asked, send)
         await self._calls.run(caller, CHAT, asked.chat, orjson.dumps(asked.chat), receive, reply)
 
@@ -64,7 +64,7 @@ class Messages:
                 f"Tokens can be counted for models that this platform runs itself; '{model}' is none of them.",
                 param="model",
             )
-        question = orjson.dumps(count_request(body))
+        question = orjson.dumps({**count_request(body), "model": target.model_there(model)})
         headers = {REQUEST_ID_HEADER: caller.request_id}
         try:
             async with HangUp(receive), asyncio.timeout(self._count_seconds_max):
