@@ -7,7 +7,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from models.doubles.scripted_engine import Script
+from models.doubles.scripted_engine import Script, ScriptedEngine
+from serve.config import ModelRoute, Upstream
 
 Platform = Callable[..., Awaitable[Any]]
 Asking = Callable[..., anthropic.AsyncAnthropic]
@@ -263,3 +264,35 @@ async def test_an_agent_answers(platform: Platform, asking: Asking) -> None:
     }
     (event,) = await stage.events()
     assert (event.kind, event.cost_micro) == ("agent", 0)
+
+
+async def test_a_model_s_further_name_and_who_answers_in_its_place(platform: Platform, asking: Asking) -> None:
+    stage = await platform(aliases={"default": "scripted"})
+    client = asking(stage)
+    message = await client.messages.create(model="default", max_tokens=1, messages=HI)
+    counted = await client.messages.count_tokens(model="default", messages=HI)
+    assert (message.model, message.usage.input_tokens) == ("default", counted.input_tokens)
+    assert [body["model"] for _, _, body in stage.engine.requests] == ["scripted"] * 2
+    (event,) = await stage.events()
+    assert event.model == "scripted"
+
+
+async def test_a_chain_with_a_hosted_model_is_asked_for_nothing_that_engines_alone_know(
+    platform: Platform, asking: Asking, serve_app: Callable[..., Awaitable[str]], catalogue_entry: Callable[..., Any]
+) -> None:
+    provider = ScriptedEngine()
+    away = Upstream(name="away", base_url="http://127.0.0.1:9", internal=True)
+    hosted = Upstream(name="hosted", base_url=await serve_app(provider))
+    stage = await platform(
+        routes=(
+            ModelRoute(entry=catalogue_entry("mine"), upstream=away, fallbacks=("theirs",)),
+            ModelRoute(entry=catalogue_entry("theirs", source="hosted:hosted"), upstream=hosted),
+        )
+    )
+    async with asking(stage).messages.stream(model="mine", max_tokens=2, messages=HI) as stream:
+        message = await stream.get_final_message()
+    assert (message.model, message.content[0].text) == ("mine", "w0 w1 ")
+    ((_, _, sent),) = provider.requests
+    assert sent["stream_options"] == {"include_usage": True}
+    (event,) = await stage.events()
+    assert (event.model, event.upstream, event.usage.completion) == ("theirs", "hosted", 2)
