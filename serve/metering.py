@@ -116,10 +116,11 @@ class Meter:
 
     async def _settle_all(self, lines: list[bytes]) -> list[bytes]:
         """The lines that Redis did not confirm."""
-        outcomes = await asyncio.gather(*map(self._settle_one, lines), return_exceptions=True)
-        return [line for line, outcome in zip(lines, outcomes, strict=True) if isinstance(outcome, RedisAway)]
+        sent = [(line, reply) for line in lines if (reply := self._settle_one(line)) is not None]
+        outcomes = await asyncio.gather(*(reply for _, reply in sent), return_exceptions=True)
+        return [line for (line, _), outcome in zip(sent, outcomes, strict=True) if isinstance(outcome, RedisAway)]
 
-    async def _settle_one(self, line: bytes) -> None:
+    def _settle_one(self, line: bytes) -> asyncio.Future[Any] | None:
         try:
             call: dict[str, Any] = orjson.loads(line)
             keys = (OPEN_CALLS, USAGE_STREAM, SETTLED_PREFIX + call["id"], OPEN_HOLDS, *call["held"])
@@ -127,8 +128,8 @@ class Meter:
             arguments = (call["id"], call["event"], call["replica"], MARK_SECONDS, *figures)
         except (orjson.JSONDecodeError, KeyError, TypeError):
             logger.error("a line of the spool is not a usage event and is passed over: %.500r", line)
-            return
-        await self._runner.run(self._script, keys, arguments)
+            return None
+        return self._runner.submit(self._script, keys, arguments)
 
     async def _drain(self) -> None:
         if time.monotonic() < self._drain_at or self._runner.resting:

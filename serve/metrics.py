@@ -22,6 +22,9 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens by bucket", "model", "bucket")
         self._first_token = self._histogram("first_token_seconds", "From the start to the first token")
         self._seconds = self._histogram("call_seconds", "Whole calls")
+        # Finding a label's child costs more than counting with it.
+        self._outcomes: dict[tuple[str, str, str, int], Counter] = {}
+        self._of_models: dict[str, tuple[Counter, Counter, Histogram, Histogram]] = {}
         self.in_flight = Gauge("objecta_gateway_in_flight", "Admitted calls that run", registry=self._registry)
         self._gauge("spool_bytes", "Usage events on disk, waiting for Redis").set_function(spool_bytes)
         self._gauge("events_waiting", "Usage events in memory").set_function(waiting)
@@ -29,15 +32,27 @@ class Metrics:
     def settled(self, call: Call) -> None:
         """Count a call that ended."""
         model = AGENTS if call.kind == "agent" else call.model
-        self._calls.labels(model, call.kind, call.status, call.http_status).inc()
+        outcome = (model, call.kind, call.status, call.http_status)
+        calls = self._outcomes.get(outcome)
+        if calls is None:
+            calls = self._outcomes[outcome] = self._calls.labels(*outcome)
+        calls.inc()
+        prompt, completion, first_token, seconds = self._of_models.get(model) or self._of(model)
         usage = call.usage
-        prompt, completion = usage.prompt + usage.cached, usage.completion + usage.reasoning
-        for bucket, tokens in (("prompt", prompt), ("completion", completion)):
-            if tokens:
-                self._tokens.labels(model, bucket).inc(tokens)
+        prompt.inc(usage.prompt + usage.cached)
+        completion.inc(usage.completion + usage.reasoning)
         if call.first_token_ms is not None:
-            self._first_token.labels(model).observe(call.first_token_ms / 1_000)
-        self._seconds.labels(model).observe(call.elapsed_ms() / 1_000)
+            first_token.observe(call.first_token_ms / 1_000)
+        seconds.observe(call.elapsed_ms() / 1_000)
+
+    def _of(self, model: str) -> tuple[Counter, Counter, Histogram, Histogram]:
+        found = self._of_models[model] = (
+            self._tokens.labels(model, "prompt"),
+            self._tokens.labels(model, "completion"),
+            self._first_token.labels(model),
+            self._seconds.labels(model),
+        )
+        return found
 
     def refused(self, http_status: int) -> None:
         """Count a request that was answered with an error before its admission."""

@@ -78,13 +78,18 @@ class ScriptRunner:
 
     async def run(self, script: Script, keys: Sequence[Argument], arguments: Iterable[Argument]) -> Any:
         """The script's reply. Raises RedisAway, also where Redis refuses (out of memory, read-only); that is logged."""
+        return await self.submit(script, keys, arguments)
+
+    def submit(self, script: Script, keys: Sequence[Argument], arguments: Iterable[Argument]) -> asyncio.Future[Any]:
+        """Like ``run``, for who has many: a future of the reply."""
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.resting:
-            raise RedisAway(maybe_ran=False)
-        call = _Call(script, keys, arguments, asyncio.get_running_loop().create_future())
-        self._waiting.append(call)
+            reply.set_exception(RedisAway(maybe_ran=False))
+            return reply
+        self._waiting.append(_Call(script, keys, arguments, reply))
         if self._pump is None:
             self._pump = asyncio.ensure_future(self._run_groups())
-        return await call.reply
+        return reply
 
     async def close(self) -> None:
         """End the connection."""
