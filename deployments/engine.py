@@ -1,13 +1,15 @@
 """vLLM's own OpenAI server as a Serve deployment. Every name that vLLM moves between versions is in this file.
 
 The replica runs vLLM's ASGI app unchanged behind the guard: only the routes we use answer, everything else is 404.
-A client's disconnect reaches vLLM through ASGI and aborts the generation.
+Requests with tools or strict JSON are translated on their way (``serve.tools``). A client's disconnect reaches vLLM
+through ASGI and aborts the generation.
 """
 
 import os
 from contextlib import AsyncExitStack
 from typing import Any
 
+from pydantic import SecretStr
 from ray.serve import Application
 
 from deployments.config import PlatformConfig
@@ -16,6 +18,7 @@ from deployments.serving import application_of
 from models.catalogue import CatalogueEntry, EngineArguments
 from serve.allowlist import Allowlist
 from serve.guard import Guard
+from serve.tools.middleware import OWN_PARSERS, Tools
 
 ENGINE_ROUTES = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/health"})
 
@@ -38,6 +41,8 @@ def engine_flags(entry: CatalogueEntry, arguments: EngineArguments, folder: str,
     if arguments.lora_adapters:
         flags += ["--enable-lora", "--lora-modules"]
         flags += [f"{adapter.name}={adapter.path}" for adapter in arguments.lora_adapters]
+    if entry.tool_parser not in OWN_PARSERS:
+        flags += ["--enable-auto-tool-choice", "--tool-call-parser", entry.tool_parser]
     return flags
 
 
@@ -57,6 +62,29 @@ def _in_one_process(arguments: EngineArguments, gpus_per_node: int) -> bool:
     return not gpus_per_node and arguments.tensor_parallel_size == 1
 
 
+async def started(flags: list[str], leaving: AsyncExitStack) -> tuple[Any, Any]:
+    """vLLM's client and its ASGI app, ready to answer; ``leaving`` ends the engine."""
+    # Imported here: it takes up to 20 seconds, and whoever only builds the graph does without.
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+    from vllm.entrypoints.launchers.app import build_app
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    args: Any = make_arg_parser(FlexibleArgumentParser()).parse_args(flags)
+    validate_parsed_serve_args(args)
+    client = await leaving.enter_async_context(build_async_engine_client(args))
+    tasks = await client.get_supported_tasks()
+    app = build_app(args, tasks, client.model_config)
+    await init_app_state(client, app.state, args, tasks)
+    return client, app
+
+
+def fronted(app: Any, entry: CatalogueEntry, secret: SecretStr) -> Guard:
+    """vLLM's app with all that stands before it."""
+    return Guard(Allowlist(Tools(app, entry.tool_parser), ENGINE_ROUTES), secret)
+
+
 class Engine:
     """One vLLM engine. Ready when its constructor returns; dead when ``check_health`` raises."""
 
@@ -66,24 +94,8 @@ class Engine:
         gpus = config.gpus_per_node
         flags = engine_flags(entry, entry.engine(gpus), str(config.model_folder(model_id)), gpus)
         self._exit = AsyncExitStack()
-        self._client, app = await self._start(flags)
-        self._app = Guard(Allowlist(app, ENGINE_ROUTES), config.cluster_secret)
-
-    async def _start(self, flags: list[str]) -> tuple[Any, Any]:
-        # Imported here: it takes up to 20 seconds, and whoever only builds the graph does without.
-        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-        from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
-        from vllm.entrypoints.launchers.app import build_app
-        from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-        from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-        args: Any = make_arg_parser(FlexibleArgumentParser()).parse_args(flags)
-        validate_parsed_serve_args(args)
-        client = await self._exit.enter_async_context(build_async_engine_client(args))
-        tasks = await client.get_supported_tasks()
-        app = build_app(args, tasks, client.model_config)
-        await init_app_state(client, app.state, args, tasks)
-        return client, app
+        self._client, app = await started(flags, self._exit)
+        self._app = fronted(app, entry, config.cluster_secret)
 
     def __serve_build_asgi_app__(self) -> Guard:
         """The app that Serve mounts: vLLM's, behind the guard."""

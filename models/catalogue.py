@@ -97,6 +97,9 @@ class CatalogueEntry(_Frozen):
     hardware: Hardware = Hardware()
     scaling: Scaling = Scaling()
     chat_template: str | None = None
+    tool_parser: str = Field(
+        default="prompted", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="Who knows of tools: see docs/tools.md"
+    )
 
     @field_validator("sources", mode="before")
     @classmethod
