@@ -54,7 +54,8 @@ class HostedApp:
             await reply.fail(error)
         except Exception as error:
             # A class by import path may raise anything. Its text may hold the key or the prompt: neither is logged.
-            failure = provider_error(error, started=answer.started)
+            param = "response_format" if call.json else None
+            failure = provider_error(error, started=answer.started, param=param)
             logger.warning("%s failed with %s: %d", self._config.name, type(error).__qualname__, failure.status)
             await reply.fail(failure)
         else:

@@ -21,6 +21,7 @@ from serve.hosted.schema import Schema
 
 JSON_TOOL = "json"
 SCHEMA_PARAM = "response_format.json_schema.schema"
+CANNOT_HAVE_TOOLS = "The model cannot be given these tools, or not be made to call one."
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -47,18 +48,18 @@ def prepared(kind: ModelClass, request: ChatRequest) -> Call:
     found = settings(kind, request)
     messages = translated(request.messages, kind.dialect)
     answer, strict = _schemas(request)
+    try:
+        model: Any = kind.model(request.model, found)
+    except ValidationError as error:
+        raise refused(error) or UpstreamError("The model's provider is not configured as it should be.") from None
+    profile = cast("Mapping[str, Any]", model.profile or {})
+    check_profile(profile, request)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         try:
-            model: Any = kind.model(request.model, found)
-        except ValidationError as error:
-            raise refused(error) or UpstreamError("The model's provider is not configured as it should be.") from None
-        profile = cast("Mapping[str, Any]", model.profile or {})
-        check_profile(profile, request)
-        try:
             bound, answer_tool = _bound(kind, model, profile, request)
         except (UserWarning, ValueError):
-            raise InvalidRequest("The model cannot be given these tools.", param="tools") from None
+            raise InvalidRequest(CANNOT_HAVE_TOOLS, param="tools") from None
     return Call(
         model=bound,
         messages=messages,
@@ -116,20 +117,21 @@ def _with_tools(kind: ModelClass, model: Any, request: ChatRequest, tools: tuple
     if request.tool_choice == "none" and choice is None:
         return model
     options: dict[str, Any] = {} if choice is None else {"tool_choice": choice}
-    if request.parallel_tool_calls is not None:
+    if request.parallel_tool_calls is not None and request.tool_choice != "none":
         options["parallel_tool_calls"] = request.parallel_tool_calls
     given = [_function(tool.function.name, tool.function.description, _parameters(tool)) for tool in tools]
     strict = [tool.function.strict is True for tool in tools]
-    if kind.dialect.strict_each:
-        for tool, is_strict in zip(given, strict, strict=True):
-            tool["function"] |= {"strict": True} if is_strict else {}
-    elif any(strict) and kind.takes_tool_option("strict"):
+    together = kind.takes_tool_option("strict") and not kind.dialect.strict_each
+    if together and any(strict):
         if not all(strict):
             raise InvalidRequest("Either all tools must be strict for this model, or none.", param="tools")
         options["strict"] = True
+    if together or kind.dialect.strict_each:
+        for tool, is_strict in zip(given, strict, strict=True):
+            tool["function"] |= {"strict": True} if is_strict else {}
     bound = model.bind_tools(given, **options)
     if len(bound.kwargs.get("tools", given)) != len(given):
-        raise InvalidRequest("The model cannot be given these tools.", param="tools")
+        raise InvalidRequest(CANNOT_HAVE_TOOLS, param="tools")
     return bound
 
 

@@ -67,8 +67,8 @@ FIELD = re.compile(r"^([a-z_]+)(?:[.\[][\w.\[\]]*)?: ")
 OURS: Mapping[str, str] = {"stop_sequences": "stop", "system": "messages", "output_config": "response_format"}
 
 
-def provider_error(error: Exception, *, started: bool) -> PlatformError:
-    """What the caller is told. ``started``: the provider has begun to answer."""
+def provider_error(error: Exception, *, started: bool, param: str | None = None) -> PlatformError:
+    """What the caller is told. ``started``: the provider has begun to answer; ``param``: what to blame."""
     if isinstance(error, PlatformError):
         return error
     if isinstance(error, TimeoutError | ModelTimeoutError | httpx.TimeoutException | httpx2.TimeoutException):
@@ -81,7 +81,7 @@ def provider_error(error: Exception, *, started: bool) -> PlatformError:
         return _of_status(status, body, _retry_after(error), too_long=isinstance(error, ContextOverflowError))
     if isinstance(error, ValueError) and not started and not isinstance(error, ValidationError | json.JSONDecodeError):
         # The class found, before it asked, that it cannot put the request into the provider's words.
-        return InvalidRequest("The model cannot be asked for this combination of parameters.")
+        return InvalidRequest("The model cannot be asked for this combination of parameters.", param=param)
     return UpstreamError("The model failed to answer.")
 
 

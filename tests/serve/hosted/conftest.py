@@ -26,14 +26,8 @@ from serve.hosted.config import HostedConfig
 SECRET = "cluster-secret"
 KEY = "sk-ant-secret"
 MODEL = "claude-test"
-
-
-def text(value: str) -> dict[str, Any]:
-    return {"type": "text", "text": value}
-
-
-def tool_use(name: str, arguments: dict[str, Any] | None, identity: str = "toolu_1") -> dict[str, Any]:
-    return {"type": "tool_use", "id": identity, "name": name, "input": arguments or {}}
+# How a block begins in a stream.
+EMPTY: dict[str, dict[str, Any]] = {"text": {"text": ""}, "thinking": {"thinking": ""}, "tool_use": {"input": {}}}
 
 
 @dataclass
@@ -43,7 +37,7 @@ class Anthropic:
     Source: https://docs.claude.com/en/api/messages-streaming
     """
 
-    blocks: list[dict[str, Any]] = field(default_factory=lambda: [text("Hello there, friend.")])
+    blocks: list[dict[str, Any]] = field(default_factory=lambda: [{"type": "text", "text": "Hello there, friend."}])
     stop_reason: str | None = "end_turn"
     usage: dict[str, Any] = field(default_factory=lambda: {"input_tokens": 12, "output_tokens": 5})
     refusal: tuple[int, str, str] | None = None
@@ -56,6 +50,7 @@ class Anthropic:
     """Closed, an answer stops after its first delta."""
     door: asyncio.Event = field(default_factory=asyncio.Event)
     """Closed, an answer does not begin."""
+    called: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -67,6 +62,7 @@ class Anthropic:
         assert scope["path"] == "/v1/messages"
         body = orjson.loads(await read_body(receive, scope, 10_000_000))
         self.requests.append(({name.decode(): value.decode() for name, value in scope["headers"]}, body))
+        self.called.set()
         if not await self.passes(self.door, receive):
             return
         if self.refusal is not None:
@@ -95,7 +91,7 @@ class Anthropic:
     def events(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = [{"type": "message_start", "message": self.message(body)}, {"type": "ping"}]
         for index, block in enumerate(self.blocks):
-            start = {**block, "text": ""} if block["type"] == "text" else {**block, "input": {}}
+            start = {**block, **EMPTY[block["type"]]}
             events.append({"type": "content_block_start", "index": index, "content_block": start})
             events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas(block)]
             events.append({"type": "content_block_stop", "index": index})
@@ -120,6 +116,8 @@ class Anthropic:
 
 def deltas(block: dict[str, Any]) -> list[dict[str, str]]:
     """Text by words, arguments in halves; none for an empty object, as Anthropic does it."""
+    if block["type"] == "thinking":
+        return [{"type": "thinking_delta", "thinking": block["thinking"]}]
     if block["type"] == "text":
         return [{"type": "text_delta", "text": f"{word} "} for word in block["text"].split()]
     if not block["input"]:
@@ -165,7 +163,7 @@ class Adapter:
 
     async def chat(self, content: Any = "Hi", **body: Any) -> Any:
         messages = body.pop("messages", [{"role": "user", "content": content}])
-        return await self.client.chat.completions.create(model=MODEL, messages=messages, **body)
+        return await self.client.chat.completions.create(**{"model": MODEL, "messages": messages, **body})
 
     async def refused(self, content: Any = "Hi", **body: Any) -> openai.APIStatusError:
         with pytest.raises(openai.APIStatusError) as caught:

@@ -5,8 +5,10 @@ from typing import Any
 
 import openai
 import pytest
+from pydantic import SecretStr
 
 from models.catalogue import CatalogueEntry
+from models.doubles.scripted_engine import ScriptedEngine
 from serve.config import ModelRoute, Upstream
 
 PRICE = {"since": "2026-01-01", "prompt_micro": 3_000_000, "cached_micro": 300_000, "completion_micro": 15_000_000}
@@ -104,3 +106,34 @@ async def test_a_parameter_that_the_provider_lacks_is_named(start: Start) -> Non
     with pytest.raises(openai.BadRequestError) as caught:
         await ask(stage, seed=7)
     assert (caught.value.param, caught.value.code) == ("seed", "unsupported_parameter")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_has_its_own_name_at_a_provider_of_openais_dialect(
+    platform: Any, serving: Any, stream: bool
+) -> None:
+    engine = ScriptedEngine()
+    async with serving(engine) as url:
+        entry = CatalogueEntry.model_validate(
+            {
+                "id": "claude",
+                "kind": "chat",
+                "sources": ["hosted:router"],
+                "upstream_model": "org/model:chunks=3",
+                "context_window": 8_192,
+                "prices": [PRICE],
+            }
+        )
+        upstream = Upstream(name="router", base_url=url, api_key=SecretStr("hf-key"))
+        stage = await platform(routes=(ModelRoute(entry=entry, upstream=upstream),))
+        answer = await ask(stage, stream=stream)
+        models = {chunk.model async for chunk in answer} if stream else {answer.model}
+        assert models == {"claude"}
+        (_, headers, asked) = engine.requests[0]
+        assert (asked["model"], headers["authorization"]) == ("org/model:chunks=3", "Bearer hf-key")
+        (event,) = await stage.events()
+        assert (event.model, event.status, event.usage.completion) == ("claude", "ok", 3)
+        with pytest.raises(openai.BadRequestError) as caught:
+            await ask(stage, extra_body={"guided_json": {}})
+        assert (caught.value.param, caught.value.code) == ("guided_json", "unsupported_parameter")
+        assert len(engine.requests) == 1
