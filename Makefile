@@ -36,6 +36,7 @@ test: check ## All checks and all tests
 bench: install ## Run every benchmark; each prints one JSON object last (LiteLLM gets an environment of its own)
 	$(BIN)/python -m benchmarks.gateway_overhead
 	$(BIN)/python -m benchmarks.engine_parity
+	$(BIN)/python -m benchmarks.connections
 	$(BIN)/python -m benchmarks.ingest
 
 lock: ## Resolve requirements.lock anew

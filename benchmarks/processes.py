@@ -87,9 +87,9 @@ def end_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def scripted_upstream() -> Iterator[str]:
+def scripted_upstream(*options: str) -> Iterator[str]:
     """The base URL (without /v1) of a ``benchmarks.upstream`` in its own process."""
-    command = [sys.executable, "-m", "benchmarks.upstream"]
+    command = [sys.executable, "-m", "benchmarks.upstream", *options]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None

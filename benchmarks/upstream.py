@@ -3,10 +3,15 @@
 ``python -m benchmarks.upstream`` prints its port on one line and serves until its standard input closes. It is raw
 asyncio, for an ASGI server would be the limit. A stream's chunks are separate writes, each from its own turn of the
 event loop, so that the streams of many clients interleave and no proxy gets a whole answer in one read.
+
+``--pace SECONDS`` sends a chunk every so often instead, and the content of each is the moment it was sent, in seconds
+of the monotonic clock (all processes of a machine share it).
 """
 
+import argparse
 import asyncio
 import sys
+import time
 from typing import cast
 
 import orjson
@@ -23,6 +28,9 @@ STREAM_CHUNKS = 64
 _HEAD_END = b"\r\n\r\n"
 _USAGE = {"prompt_tokens": 8, "completion_tokens": STREAM_CHUNKS, "total_tokens": 8 + STREAM_CHUNKS}
 _IDENTITY = {"id": "chatcmpl-scripted", "created": 1_760_000_000, "model": MODEL}
+
+
+_STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def _response(body: bytes, status: bytes = b"200 OK") -> bytes:
@@ -57,8 +65,13 @@ def _stream(*, with_usage: bool) -> list[bytes]:
         end += _event(choices=[], usage=_USAGE)
     done = b"data: [DONE]\n\n"
     end += b"%x\r\n%s\r\n0\r\n\r\n" % (len(done), done)
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    return [head + first, *[other] * (STREAM_CHUNKS - 1), end]
+    return [_STREAM_HEAD + first, *[other] * (STREAM_CHUNKS - 1), end]
+
+
+def _dated(position: int) -> bytes:
+    """A chunk that says when it was sent."""
+    chunk = _event(choices=_choice({"content": f"{time.monotonic():.6f} "}))
+    return chunk if position else _STREAM_HEAD + chunk
 
 
 WHOLE = _whole()
@@ -72,7 +85,8 @@ NOTHING = _response(
 class ScriptedServer(asyncio.Protocol):
     """One connection. Requests are answered in order; a request with a chunked body is not understood and cut off."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace_seconds: float = 0.0) -> None:
+        self._pace_seconds = pace_seconds
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -121,9 +135,10 @@ class ScriptedServer(asyncio.Protocol):
     def _write_next(self, writes: list[bytes], position: int) -> None:
         if self._transport is None:
             return
-        self._transport.write(writes[position])
-        if position + 1 < len(writes):
-            self._loop.call_soon(self._write_next, writes, position + 1)
+        last = position + 1 == len(writes)
+        self._transport.write(_dated(position) if self._pace_seconds and not last else writes[position])
+        if not last:
+            self._loop.call_later(self._pace_seconds, self._write_next, writes, position + 1)
             return
         self._streaming = False
         self._answer_next()
@@ -138,9 +153,10 @@ def _content_length(head: bytes) -> int | None:
     return int(value.split(b"\r\n", 1)[0]) if found else 0
 
 
-async def serve() -> None:
+async def serve(pace_seconds: float = 0.0) -> None:
     """Listen on a free loopback port until standard input closes."""
-    server = await asyncio.get_running_loop().create_server(ScriptedServer, "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: ScriptedServer(pace_seconds), "127.0.0.1", 0)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await until_input_closes()
@@ -148,4 +164,6 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pace", type=float, default=0.0, help="seconds between two chunks of a stream")
+    uvloop.run(serve(parser.parse_args().pace))

@@ -12,6 +12,7 @@ the supervisor sees.
 
 import importlib.metadata
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ OBJECT_STORE_BYTES = 512 * 1024**2
 START_SECONDS_MAX = 180.0
 STOP_SECONDS_MAX = 30.0
 REPLICA_PORTS = 64
+# HAProxy's connections: as many as the files allow, within reason.
+CONNECTIONS_MIN, CONNECTIONS_MAX = 256, 32_768
+OWN_FILES = 1_000
 # Sessions kept for their logs, besides the one about to start.
 SESSIONS_KEPT = 1
 
@@ -126,6 +130,7 @@ def _environment(home: Home, secret: str, cpus: int) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc.stop - 1),
         # One thread on a laptop's two cores: it is never the bottleneck, and more of them take turns with the replicas.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, cpus // 4)),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(_connections_max()),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
@@ -139,3 +144,10 @@ def _environment(home: Home, secret: str, cpus: int) -> dict[str, str]:
         # Above the longest stream: a reload must not cut it.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1800",
     }
+
+
+def _connections_max() -> int:
+    """What the files that HAProxy may open suffice for: each connection takes two, and it has some of its own."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = CONNECTIONS_MAX if files == resource.RLIM_INFINITY else (files - OWN_FILES) // 2
+    return max(CONNECTIONS_MIN, min(limit, CONNECTIONS_MAX))

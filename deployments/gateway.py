@@ -13,7 +13,7 @@ from models.channels import REQUEST_ID_HEADER
 from serve.asgi import ASGIApp, Message, Receive, Scope, Send, header
 from serve.gateway import Gateway
 
-ONGOING_MAX = 1_000
+ONGOING_MAX = 10_000
 REQUEST_ID = REQUEST_ID_HEADER.encode()
 
 

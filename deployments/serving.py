@@ -22,6 +22,8 @@ def service_of(replica: type, name: str) -> Application:
 
 def application_of(replica: type, *arguments: str, **options: Any) -> Application:
     """``replica``, which builds its ASGI application in ``__serve_build_asgi_app__``, deployed with ``options``."""
-    # Serve's own annotation says that a deployment is a function.
-    deployment: Any = serve.deployment(serve.ingress()(replica), **options)
+    # Serve formats a thousand access lines at a time in the loop that serves, which callers feel; usage events and
+    # metrics say more. And its own annotation says that a deployment is a function.
+    log = {"enable_access_log": False}
+    deployment: Any = serve.deployment(serve.ingress()(replica), logging_config=log, **options)
     return deployment.bind(*arguments)
