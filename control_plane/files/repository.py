@@ -9,19 +9,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.database import utc_now
 from control_plane.files.schemas import FileQuery
 from control_plane.files.tables import DELETED, STORED, File
-from control_plane.tenancy import Scope
+from control_plane.tenancy import ProjectScope
 
 
-def visible(scope: Scope, project_id: str) -> Select[File]:
+def visible(scope: ProjectScope) -> Select[File]:
     """The project's files that a client may see."""
     alive = or_(File.expires_at.is_(None), File.expires_at > utc_now())
-    return scope.select(File).where(File.project_id == project_id, File.state == STORED, alive)
+    return scope.select(File).where(File.state == STORED, alive)
 
 
-async def page(scope: Scope, project_id: str, query: FileQuery) -> tuple[list[File], bool]:
+async def page(scope: ProjectScope, query: FileQuery) -> tuple[list[File], bool]:
     """One page of the project's files, and whether there are more."""
     newest_first = query.order == "desc"
-    rows = visible(scope, project_id).order_by(File.id.desc() if newest_first else File.id.asc())
+    rows = visible(scope).order_by(File.id.desc() if newest_first else File.id.asc())
     if query.purpose is not None:
         rows = rows.where(File.purpose == query.purpose)
     if query.after is not None:

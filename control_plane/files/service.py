@@ -11,7 +11,7 @@ from control_plane.database import Transaction, utc_now
 from control_plane.files import repository
 from control_plane.files.tables import DELETED, STORED, UPLOADING, File
 from control_plane.identifiers import new_file_id
-from control_plane.tenancy import Scope
+from control_plane.tenancy import ProjectScope
 from models.errors import Conflict, NotFound
 from models.files import UploadEnd, UploadStart
 
@@ -22,18 +22,18 @@ REMOVAL_SECONDS = 60.0
 BATCH_SECONDS = 2_592_000
 
 
-async def start(scope: Scope, project_id: str, order: UploadStart) -> File:
+async def start(scope: ProjectScope, order: UploadStart) -> File:
     """A row for bytes to come."""
     until = utc_now() + timedelta(seconds=order.lease_seconds)
-    row = File(id=new_file_id(), project_id=project_id, state=UPLOADING, lease_until=until)
+    row = File(id=new_file_id(), state=UPLOADING, lease_until=until)
     scope.add(row)
     await scope.session.flush()
     return row
 
 
-async def finish(scope: Scope, project_id: str, file_id: str, end: UploadEnd) -> File:
+async def finish(scope: ProjectScope, file_id: str, end: UploadEnd) -> File:
     """Make the file visible. Raises NotFound, Conflict where a sweep may have taken its bytes by now."""
-    row = await _own(scope, project_id, file_id)
+    row = await _own(scope, file_id)
     now = utc_now()
     if row.state != UPLOADING or row.lease_until is None or row.lease_until <= now:
         raise Conflict("The upload took too long and was given up; send the file again.")
@@ -45,23 +45,23 @@ async def finish(scope: Scope, project_id: str, file_id: str, end: UploadEnd) ->
     return row
 
 
-async def find(scope: Scope, project_id: str, file_id: str) -> File:
+async def find(scope: ProjectScope, file_id: str) -> File:
     """A file that clients may see. Raises NotFound."""
-    row = await scope.session.scalar(repository.visible(scope, project_id).where(File.id == file_id))
+    row = await scope.session.scalar(repository.visible(scope).where(File.id == file_id))
     if row is None:
         raise absent()
     return row
 
 
-async def delete(scope: Scope, project_id: str, file_id: str) -> None:
+async def delete(scope: ProjectScope, file_id: str) -> None:
     """Hide a visible file for ever. Raises NotFound."""
-    await _own(scope, project_id, file_id)
-    _hide(await find(scope, project_id, file_id))
+    await _own(scope, file_id)
+    _hide(await find(scope, file_id))
 
 
-async def abandon(scope: Scope, project_id: str, file_id: str) -> None:
+async def abandon(scope: ProjectScope, file_id: str) -> None:
     """Give an upload up, however far it came: its client was never told the id. Raises NotFound."""
-    _hide(await _own(scope, project_id, file_id))
+    _hide(await _own(scope, file_id))
 
 
 async def claim(transaction: Transaction, limit: int, lease_seconds: float) -> Sequence[File]:
@@ -82,8 +82,5 @@ def _hide(row: File) -> None:
     row.state, row.lease_until = DELETED, utc_now() + timedelta(seconds=REMOVAL_SECONDS)
 
 
-async def _own(scope: Scope, project_id: str, file_id: str) -> File:
-    row = await scope.get(File, file_id, NOUN, lock=True)
-    if row.project_id != project_id:
-        raise absent()
-    return row
+async def _own(scope: ProjectScope, file_id: str) -> File:
+    return await scope.get(File, file_id, NOUN, lock=True)

@@ -5,11 +5,8 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
 
 from control_plane.config import ControlPlaneConfig
-from models.channels import CLUSTER_SECRET_HEADER, PRINCIPAL_HEADER
-from models.identity import Principal
 
 DIGEST = "0" * 64
 PATH = "/internal/files"
@@ -17,14 +14,14 @@ END = {"filename": "a.jsonl", "purpose": "user_data", "bytes": 7, "sha256": DIGE
 
 
 class Ledger:
-    """A gateway that calls for one principal."""
+    """A gateway that calls for one project."""
 
     def __init__(self, client: httpx.AsyncClient, organisation: str, project: str) -> None:
-        who = Principal(organisation_id=organisation, project_id=project, api_key_id="key_x")
-        self._client, self._headers = client, {PRINCIPAL_HEADER: who.to_header()}
+        self._client = client
+        self._path = f"/internal/organisations/{organisation}/projects/{project}/files"
 
     async def __call__(self, method: str, rest: str = "", **options: Any) -> httpx.Response:
-        return await self._client.request(method, PATH + rest, headers=self._headers, **options)
+        return await self._client.request(method, self._path + rest, **options)
 
     async def start(self, lease_seconds: float = 60) -> str:
         answer = await self("POST", json={"lease_seconds": lease_seconds})
@@ -208,11 +205,10 @@ async def test_sweeps_are_given_no_more_than_they_ask_for(ours: Ledger, internal
     assert await claim(internal, limit=2) == ids[2:]
 
 
-async def test_a_call_without_a_principal_or_the_secret_is_refused(app: FastAPI, internal, acme) -> None:
-    assert (await internal.get(PATH)).status_code == 400
-    assert (await internal.get(PATH, headers={PRINCIPAL_HEADER: "nonsense"})).status_code == 401
-    who = Principal(organisation_id=acme.id, project_id=acme.project_id, api_key_id="key_x")
-    headers = {PRINCIPAL_HEADER: who.to_header(), CLUSTER_SECRET_HEADER: "wrong-wrong-wrong-wrong"}
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://control-plane", headers=headers) as outside:
-        assert (await outside.get(PATH)).status_code == 404
+async def test_without_the_secret_there_is_nothing(anonymous: httpx.AsyncClient, acme) -> None:
+    ours = Ledger(anonymous, acme.id, acme.project_id)
+    for method, rest, body in (("GET", "", None), ("POST", "", {"lease_seconds": 60}), ("DELETE", "/file-1", None)):
+        assert (await ours(method, rest, json=body)).status_code == 404
+    for path in ("claim", "purge"):
+        answer = await anonymous.post(f"{PATH}/{path}", json={"limit": 1, "lease_seconds": 60, "data": []})
+        assert answer.status_code == 404

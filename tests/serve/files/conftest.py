@@ -1,8 +1,7 @@
 """A gateway with files: a folder as object store, the control plane's own application, real PostgreSQL and Redis."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,29 +34,26 @@ def files_database(postgres_server: Databases) -> str:
 
 
 class Door:
-    """The control plane's application as an address; ``shut`` is what makes it answer nothing."""
+    """The control plane's application behind an address that can fail.
+
+    ``broken``: calls by method and last part of the path, such as ``POST finish``. ``unheard``: likewise, but they are
+    done, and only their answer is lost.
+    """
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self.shut: Callable[[str, str], bool] = lambda method, path: False
-        self.deaf_after: Callable[[str, str], bool] = lambda method, path: False
-        self.asked: list[tuple[str, str]] = []
+        self.broken: set[str] = set()
+        self.unheard: set[str] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        call = (scope["method"], scope["path"])
-        self.asked.append(call)
-        if self.shut(*call):
-            await away(send)
-        elif self.deaf_after(*call):
+        call = f"{scope['method']} {scope['path'].rpartition('/')[2]}"
+        if call in self.unheard:
             await self._app(scope, receive, swallow)
-            await away(send)
-        else:
+        if call not in self.broken | self.unheard:
             await self._app(scope, receive, send)
-
-
-async def away(send: Any) -> None:
-    await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
+            return
+        await send({"type": "http.response.start", "status": 500, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def swallow(message: Any) -> None:
@@ -94,6 +90,16 @@ class FileStage:
         """What is in the store, by file id."""
         return {path.name: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
 
+    async def upload(self, content: Any = b"abc", **options: Any) -> httpx.Response:
+        """A form with ``purpose`` (None: without it), more ``fields``, and one file."""
+        fields = {"purpose": "user_data"} | options.pop("fields", {})
+        given = {name: value for name, value in fields.items() if value is not None}
+        return await self.http.post("/v1/files", data=given, files={"file": ("a.txt", content)}, **options)
+
+    async def post(self, body: Any, content_type: str = "multipart/form-data; boundary=b") -> httpx.Response:
+        """A body as it is, bytes or an async iterator of them."""
+        return await self.http.post("/v1/files", content=body, headers={"content-type": content_type})
+
     def rows(self) -> dict[str, str]:
         with psycopg.connect(self.database) as connection:
             return dict(connection.execute("SELECT id, state FROM files").fetchall())
@@ -105,6 +111,25 @@ class FileStage:
     async def nothing_left(self) -> None:
         """Waits until neither a row nor an object is there."""
         await self.stage.until(lambda: not self.rows() and not self.objects())
+
+
+@asynccontextmanager
+async def listening(app: Any) -> AsyncIterator[str]:
+    """The app under uvicorn in this loop; yields its address."""
+    config = uvicorn.Config(
+        app, port=0, lifespan="off", log_level="critical", access_log=False, timeout_graceful_shutdown=0
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    await server.shutdown()
+
+
+@pytest.fixture(name="listening")
+def listening_fixture() -> Any:
+    return listening
 
 
 Files = Callable[..., Awaitable[FileStage]]
@@ -152,23 +177,3 @@ async def files(platform: Any, files_database: str, redis_url: str, tmp_path: Pa
             return FileStage(stage, door, folder, files_database, key, http, operator, made["organisation"]["id"])
 
         yield start
-
-
-class listening:  # noqa: N801 - reads as the verb it is
-    """The app under uvicorn in this loop; gives its address."""
-
-    def __init__(self, app: Any) -> None:
-        self._config = uvicorn.Config(
-            app, port=0, lifespan="off", log_level="critical", access_log=False, timeout_graceful_shutdown=0
-        )
-
-    async def __aenter__(self) -> str:
-        self._config.load()
-        self._server = uvicorn.Server(self._config)
-        self._server.lifespan = self._config.lifespan_class(self._config)
-        await self._server.startup()
-        return f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._server.shutdown()
-        await asyncio.sleep(0)
