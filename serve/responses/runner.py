@@ -113,6 +113,8 @@ class Runner:
     async def _recorded(self, job: Job, *, started: bool) -> None:
         if not job.stored:
             return
+        # Until its end is recorded it is still this replica's; that it has ended is no reason to stop recording it.
+        self._leases.hold(job.id, _nothing)
         refused = job.error is not None and job.error.status < PlatformError.status and not started
         end = asyncio.ensure_future(self.discard(job) if refused else self._record(job))
         self._ends.add(end)
@@ -166,3 +168,7 @@ class Runner:
         task = self._background.get(response_id)
         if task is not None:
             task.cancel()
+
+
+def _nothing() -> None:
+    pass

@@ -123,6 +123,11 @@ async def serving(app: Any) -> AsyncIterator[str]:
     listening.close()
 
 
+@pytest.fixture(name="serving")
+def serving_fixture() -> Callable[..., Any]:
+    return serving
+
+
 @dataclass
 class State:
     """The control plane. ``tenant()``: a new organisation; ``project(…)``: one more project of one, with its key."""
