@@ -13,7 +13,7 @@ Why the numbers
 from typing import Any
 
 from deployments.config import PlatformConfig
-from deployments.sections import hosted_by
+from deployments.sections import APPLICATIONS, ENGINE, hosted_by
 from models import channels
 from models.catalogue import CatalogueEntry, plain_name
 
@@ -42,9 +42,7 @@ def serve_schema(config: PlatformConfig) -> dict[str, Any]:
 
 
 def _application(entry: CatalogueEntry) -> dict[str, Any]:
-    kind, prefix = (
-        ("embedder", channels.EMBEDDER_PREFIX) if entry.kind == "embedding" else ("engine", channels.ENGINE_PREFIX)
-    )
+    kind, prefix = APPLICATIONS.get(entry.kind, ENGINE)
     name = f"{kind}-{plain_name(entry.id)}"
     return _schema(name, f"{prefix}/{entry.id}", f"deployments.{kind}", {"model": entry.id})
 
@@ -88,5 +86,5 @@ def placement(config: PlatformConfig, entry: CatalogueEntry) -> dict[str, Any]:
 
 
 def embedder_placement(config: PlatformConfig) -> dict[str, Any]:
-    """Resources of one embedder replica: a GPU where there are any."""
+    """Resources of one embedder or reranker replica: a GPU where there are any."""
     return {"num_cpus": SERVICE_CPUS, "num_gpus": 1} if config.gpus_per_node else {"num_cpus": SERVICE_CPUS}

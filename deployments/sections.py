@@ -7,6 +7,13 @@ from serve.agents.config import AgentRuntimeConfig
 from serve.config import FileLimits, GatewayConfig, ModelRoute, Upstream
 from serve.hosted.config import HostedConfig
 
+ENGINE = ("engine", channels.ENGINE_PREFIX)
+# The application that serves a kind of model, and where; all else is an engine's.
+APPLICATIONS = {
+    "embedding": ("embedder", channels.EMBEDDER_PREFIX),
+    "rerank": ("reranker", channels.RERANKER_PREFIX),
+}
+
 
 def gateway_config(config: PlatformConfig) -> GatewayConfig:
     """The gateway's section. Raises ValueError where a hosted model names an upstream that is not configured."""
@@ -30,7 +37,7 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
 def _upstream(config: PlatformConfig, entry: CatalogueEntry) -> Upstream:
     name = hosted_by(entry)
     if name is None:
-        prefix = channels.EMBEDDER_PREFIX if entry.kind == "embedding" else channels.ENGINE_PREFIX
+        _, prefix = APPLICATIONS.get(entry.kind, ENGINE)
         return Upstream(name=entry.id, base_url=f"{config.gateway_url}{prefix}/{entry.id}", internal=True)
     hosted = next((hosted for hosted in config.upstreams if hosted.name == name), None)
     if hosted is None:

@@ -8,6 +8,7 @@ PARENT_REQUEST_HEADER = "x-objecta-parent-request"
 
 ENGINE_PREFIX = "/internal/engines"
 EMBEDDER_PREFIX = "/internal/embedders"
+RERANKER_PREFIX = "/internal/rerankers"
 RETRIEVAL_PREFIX = "/internal/retrieval"
 AGENTS_PREFIX = "/internal/agents"
 HOSTED_PREFIX = "/internal/hosted"

@@ -33,6 +33,23 @@ class Encoder(Protocol):
         ...
 
 
+class Scorer(Protocol):
+    """Says how well a text answers a query."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest pair the model reads whole, in tokens, its own marks included; it ignores what lies beyond."""
+        ...
+
+    def count_tokens(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
+        """Tokens of each pair of query and text as the model sees it, untruncated."""
+        ...
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Float32 array of shape (len(pairs),), from 0 to 1, in the order given."""
+        ...
+
+
 class Directory(Protocol):
     """What the request path asks of the control plane."""
 

@@ -18,10 +18,12 @@ from serve.validation import (
     CHAT_CHECKS,
     COMPLETION_CHECKS,
     EMBEDDING_CHECKS,
+    RERANK_CHECKS,
     Body,
     check_chat,
     check_completion,
     check_embedding,
+    check_rerank,
     refuse_unknown,
 )
 
@@ -62,6 +64,13 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             "embedding",
             check_embedding,
             frozenset({"model", "input", *EMBEDDING_CHECKS}),
+        ),
+        Endpoint(
+            "/v1/rerank",
+            "rerank",
+            "rerank",
+            check_rerank,
+            frozenset({"model", "query", "documents", *RERANK_CHECKS}),
         ),
     )
 }

@@ -28,6 +28,7 @@ PROMPTS = {
     "/v1/chat/completions": "messages",
     "/v1/completions": "prompt",
     "/v1/embeddings": "input",
+    "/v1/rerank": "documents",
     TOKENIZE: "messages",
 }
 # What a proxy says of a server that it cannot reach.

@@ -99,6 +99,20 @@ def check_embedding(body: Body) -> None:
     _check_all(body, EMBEDDING_CHECKS)
 
 
+def check_rerank(body: Body) -> None:
+    """Raises InvalidRequest that names the parameter at fault."""
+    query = body.get("query")
+    if query is None:
+        raise _missing("query")
+    if not isinstance(query, str) or not query:
+        raise _wrong("query", "must be a string, not empty")
+    for index, document in enumerate(_required_list(body, "documents", INPUTS_MAX)):
+        text = cast("Body", document).get("text") if isinstance(document, dict) else document
+        if not isinstance(text, str) or not text:
+            raise _wrong(f"documents[{index}]", "must be a string or an object with 'text', not empty")
+    _check_all(body, RERANK_CHECKS)
+
+
 def refuse_unknown(body: Body, known: frozenset[str]) -> None:
     """For upstreams that are not ours. Raises InvalidRequest for the first parameter outside ``known``."""
     for name in body:
@@ -272,6 +286,10 @@ COMPLETION_CHECKS: Mapping[str, Check] = {
     "echo": _boolean,
     "suffix": _string,
     "max_tokens": _integer(0, TOKENS_MAX),
+}
+RERANK_CHECKS: Mapping[str, Check] = {
+    "top_n": _integer(1, TOKENS_MAX),
+    "return_documents": _boolean,
 }
 EMBEDDING_CHECKS: Mapping[str, Check] = {
     "encoding_format": _choice("float", "base64"),

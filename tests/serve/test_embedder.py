@@ -229,7 +229,7 @@ async def test_a_poisoned_batch_is_retried_call_by_call() -> None:
     encoder.gate.set()
     bad, good = await asyncio.gather(*calls, return_exceptions=True)
     await first
-    assert str(bad) == "The model failed to embed the input."
+    assert str(bad) == "The model failed on this input."
     np.testing.assert_array_equal(good, HashEmbedder(64).encode(["good"]))
     assert encoder.batches[1:] == [["poison", "good"], ["poison"], ["good"]]
     await batcher.close()
