@@ -219,3 +219,46 @@ async def test_reasoning_refusals_and_logprobs_have_their_places(client: Any, sp
     assert (speaker.requests[0]["logprobs"], speaker.requests[0]["top_logprobs"]) == (True, 2)
     await client.responses.create(model="scripted", input="y", previous_response_id=answer.id)
     assert [message["content"] for message in speaker.requests[1]["messages"]] == ["x", "Nonever", "y"]
+
+
+FULL: dict[str, Any] = {
+    "instructions": "Be brief.",
+    "max_output_tokens": 3,
+    "temperature": 0.1,
+    "top_p": 0.5,
+    "tools": [WEATHER],
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "reasoning": {"effort": "low"},
+    "text": {"format": {"type": "json_object"}, "verbosity": "low"},
+    "include": ["message.output_text.logprobs"],
+    "metadata": {"k": "v"},
+    "user": "u",
+    "safety_identifier": "s",
+    "prompt_cache_key": "k",
+    "service_tier": "default",
+    "truncation": "disabled",
+    "max_tool_calls": 3,
+}
+
+
+@pytest.mark.parametrize(("model", "upstream"), [("hosted/model", "hosted"), ("scripted", "engine")])
+async def test_a_hosted_model_takes_every_parameter_that_an_engine_takes(
+    client: Any, stage: Any, model: str, upstream: str
+) -> None:
+    answer = await client.responses.create(model=model, input="x", **FULL)
+    shown = answer.to_dict()
+    assert {name: shown[name] for name in FULL if name not in {"include", "reasoning", "text"}} == {
+        name: value for name, value in FULL.items() if name not in {"include", "reasoning", "text"}
+    }
+    assert (shown["reasoning"]["effort"], shown["text"]) == ("low", FULL["text"])
+    (event,) = await stage.events()
+    assert (event.upstream, event.kind, event.model) == (upstream, "chat", model)
+
+
+async def test_an_agent_answers_like_any_model(platform: Any, speaker: Any) -> None:
+    stage = await platform(speaker)
+    answer = await stage.client().responses.create(model="agent/handbook", input="x", store=False)
+    assert (answer.model, answer.output_text) == ("agent/handbook", "w0 w1 w2 w3 ")
+    (event,) = await stage.events()
+    assert (event.kind, event.cost_micro) == ("agent", 0)
