@@ -13,7 +13,7 @@ from serve.files.store import ObjectStore, Reader
 from serve.files.uploads import store_away
 from serve.hangup import HangUp
 
-BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 1024 * 1024
 # More digits than any file has bytes.
 RANGE = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})")
 
