@@ -19,6 +19,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from control_plane import errors, health
 from control_plane.agents import endpoints as agents
+from control_plane.budgets import endpoints as budgets
+from control_plane.budgets.counting import Counting
 from control_plane.config import ControlPlaneConfig
 from control_plane.context import Context
 from control_plane.database import create_engine
@@ -79,6 +81,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     tasks = {
         "usage consumer": Consumer(UsageStream(context.redis), context.sessions, config.claim_idle_seconds).run,
         "usage reaper": Reaper(context.redis, config).run,
+        "budget counting": Counting(context.redis, context.sessions, config.count_seconds).run,
         "response reaper": ResponseReaper(context.sessions, config).run,
         "ingestion watcher": Watcher(config, context.sessions, jobs, context.jobs_bell).run,
     }
@@ -111,10 +114,18 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
         agents.router,
         knowledge.router,
         usage.router,
+        budgets.router,
     ):
         public.include_router(router)
     internal = APIRouter(prefix=INTERNAL_PREFIX, include_in_schema=False)
-    for router in (keys.internal, agents.internal, knowledge.internal, responses.internal, files.internal):
+    for router in (
+        keys.internal,
+        agents.internal,
+        knowledge.internal,
+        responses.internal,
+        files.internal,
+        budgets.internal,
+    ):
         internal.include_router(router)
     for router in (public, internal, health.router):
         app.include_router(router)

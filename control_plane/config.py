@@ -42,6 +42,7 @@ class ControlPlaneConfig(BaseModel):
         default=15.0, ge=0, description="From the start until responses of lost gateways are failed"
     )
     response_days: int = Field(default=30, ge=1, description="How long a response is kept")
+    count_seconds: float = Field(default=30.0, gt=0, description="Between two counts of every budget in the ledger")
     claim_idle_seconds: float = Field(default=15.0, gt=0, description="An entry unacknowledged so long is taken over")
     restart_seconds_max: float = Field(default=5.0, gt=0, description="Longest pause before a crashed task restarts")
 

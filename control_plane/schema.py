@@ -1,6 +1,7 @@
 """All tables, for migrations: importing this module fills ``METADATA``."""
 
 from control_plane.agents.tables import Agent, AgentVersion
+from control_plane.budgets.tables import BudgetAlert, BudgetRow
 from control_plane.database import Base
 from control_plane.files.tables import File
 from control_plane.keys.tables import ApiKey
@@ -25,5 +26,7 @@ TABLES = (
     StoredResponse,
     Item,
     File,
+    BudgetRow,
+    BudgetAlert,
 )
 METADATA = Base.metadata

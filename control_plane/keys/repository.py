@@ -6,13 +6,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.keys.tables import ApiKey
 from control_plane.tenants.tables import Organisation, Project, User
 
-Owned = tuple[ApiKey, Project, Organisation]
+Owned = tuple[ApiKey, Project, Organisation, User | None]
 
 
 async def usable(session: AsyncSession, prefix: str) -> Owned | None:
-    """The key with this prefix, its project and organisation, unless it or one of its owners is out of service."""
+    """The key with this prefix and its owners, unless it or one of them is out of service."""
     query = (
-        select(ApiKey, Project, Organisation)
+        select(ApiKey, Project, Organisation, User)
         .join(Project, Project.id == ApiKey.project_id)
         .join(Organisation, Organisation.id == Project.organisation_id)
         .outerjoin(User, User.id == ApiKey.user_id)
@@ -20,4 +20,4 @@ async def usable(session: AsyncSession, prefix: str) -> Owned | None:
         .where(Project.archived_at.is_(None), Organisation.archived_at.is_(None), User.archived_at.is_(None))
     )
     row = (await session.execute(query)).one_or_none()
-    return None if row is None else (row[0], row[1], row[2])
+    return None if row is None else (row[0], row[1], row[2], row[3])

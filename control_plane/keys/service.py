@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pydantic import SecretStr
 
 from control_plane.agents import repository as agents
+from control_plane.budgets import repository as budgets
 from control_plane.database import Transaction, unix_seconds, utc_now
 from control_plane.identifiers import new_id
 from control_plane.keys import repository, secrets
@@ -71,7 +72,10 @@ def _expired(row: ApiKey) -> bool:
     return row.expires_at is not None and row.expires_at <= utc_now()
 
 
-async def _principal(transaction: Transaction, row: ApiKey, project: Project, organisation: Organisation) -> Principal:
+async def _principal(
+    transaction: Transaction, row: ApiKey, project: Project, organisation: Organisation, user: User | None
+) -> Principal:
+    scope = Scope(transaction, organisation.id)
     return Principal.model_validate(
         {
             "organisation_id": organisation.id,
@@ -81,9 +85,11 @@ async def _principal(transaction: Transaction, row: ApiKey, project: Project, or
             "role": row.role,
             "expires_at": unix_seconds(row.expires_at) if row.expires_at else None,
             "allowed_models": None if row.allowed_models is None else tuple(row.allowed_models),
-            "agents": tuple(await agents.routes(Scope(transaction, organisation.id))),
+            "agents": tuple(await agents.routes(scope)),
             "organisation_limits": Limits.model_validate(organisation.limits),
             "project_limits": Limits.model_validate(project.limits),
+            "user_limits": Limits.model_validate(user.limits if user else {}),
             "key_limits": Limits.model_validate(row.limits),
+            "budgets": await budgets.of_principal(scope, project.id, row.user_id, row.id),
         }
     )

@@ -134,7 +134,7 @@ async def get_user(scope: Tenant, user_id: str) -> UserView:
 
 @router.patch("/users/{user_id}")
 async def change_user(scope: Tenant, context: Ctx, user_id: str, body: UserChange) -> UserView:
-    """Rename, archive or restore. Gateways follow at once."""
+    """Rename, limit, archive or restore. Gateways follow at once."""
     row = await service.change_user(scope, user_id, body)
     context.invalidations.organisation(scope.transaction, scope.organisation_id)
     return UserView.of(row)

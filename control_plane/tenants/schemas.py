@@ -97,12 +97,14 @@ class UserCreate(Body):
 
     email: Email
     name: Name
+    limits: BoundedLimits = Limits()
 
 
 class UserChange(Body):
     """What to change; fields left out stay."""
 
     name: Name | None = None
+    limits: BoundedLimits | None = Field(default=None, description="Of all the user's keys together")
     archived: bool | None = Field(default=None, description="An archived user's keys are disabled")
 
 
@@ -114,6 +116,7 @@ class UserView(BaseModel):
     organisation_id: str
     email: str
     name: str
+    limits: Limits
     archived_at: int | None
     created_at: int = Field(description="Unix seconds")
 
@@ -125,6 +128,7 @@ class UserView(BaseModel):
             organisation_id=row.organisation_id,
             email=row.email,
             name=row.name,
+            limits=Limits.model_validate(row.limits),
             archived_at=unix_seconds(row.archived_at) if row.archived_at else None,
             created_at=unix_seconds(row.created_at),
         )

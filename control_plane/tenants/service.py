@@ -65,7 +65,8 @@ async def change_project(scope: Scope, project_id: str, body: ProjectChange) -> 
 
 async def create_user(scope: Scope, body: UserCreate) -> User:
     """Raises Conflict where the address is taken."""
-    row = User(id=new_id("user"), email=body.email.lower(), name=body.name)
+    limits = body.limits.model_dump(exclude_none=True)
+    row = User(id=new_id("user"), email=body.email.lower(), name=body.name, limits=limits)
     scope.add(row)
     await scope.transaction.flush("There is a user with this address.", "email")
     return row
@@ -76,4 +77,6 @@ async def change_user(scope: Scope, user_id: str, body: UserChange) -> User:
     row = await scope.get(User, user_id, "user", lock=True)
     row.name = body.name or row.name
     row.archived_at = archived_at(row.archived_at, body.archived)
+    if body.limits is not None:
+        row.limits = body.limits.model_dump(exclude_none=True)
     return row

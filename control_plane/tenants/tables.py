@@ -43,4 +43,5 @@ class User(TenantOwned, Stamped, Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     email: Mapped[str]
     name: Mapped[str]
+    limits: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     archived_at: Mapped[datetime | None]
