@@ -53,7 +53,10 @@ NAMES = {
 QUOTED = re.compile(r"'([a-z_]+)'")
 CHAT_PATH = "/v1/chat/completions"
 CONTINUING = frozenset({"add_generation_prompt", "continue_final_message"})
-CANNOT_CONTINUE = "This model cannot continue an assistant's message: the last message must be the user's."
+CANNOT_CONTINUE = (
+    "An assistant's message cannot be continued by this model, or not together with tools: "
+    "the last message must be the user's."
+)
 
 
 async def send_error(send: Send, error: PlatformError, headers: Headers) -> None:

@@ -68,13 +68,13 @@ def count_request(body: Body) -> Body:
     """A request to ``/v1/messages/count_tokens`` as one to vLLM's ``/tokenize``. Raises InvalidRequest."""
     request = Reader(body)
     prompt = _prompt(request)
-    # Checked as they would be in a message, and without weight here.
-    _tool_choice(request)
-    _output(request.object("output_config"))
+    # What of it is told to the model, and how, is the engine's to know.
+    settings = _tool_choice(request) | _output(request.object("output_config"))
+    # Checked as it would be in a message, and without weight here.
     _thinking(request.object("thinking"), {})
     request.cache_mark()
     request.done()
-    return prompt
+    return prompt | settings
 
 
 def _prompt(request: Reader) -> Body:

@@ -1,7 +1,7 @@
 """Tool calls and strict JSON in front of vLLM's own OpenAI application.
 
-1. Only ``POST /v1/chat/completions`` whose body speaks of tools or of a response format is looked at; everything else
-   passes as bytes, there and back.
+1. Only ``POST /v1/chat/completions`` whose body speaks of tools or of a response format is looked at, and ``/tokenize``
+   of the same, so that what is counted is what would be read; everything else passes as bytes, there and back.
 2. What a request asks is checked first: a schema that cannot be enforced is a 400 that names it.
 3. Tools are explained in the prompt, by us or by the model's own template, and the answer's form is enforced by
    vLLM's grammar while it is written.
@@ -28,6 +28,7 @@ from serve.tools.history import has_calls, rendered, with_explanation
 from serve.tools.request import Body, Plan, plan_of, text_schema
 
 PATH = "/v1/chat/completions"
+COUNT_PATH = "/tokenize"
 PROMPTED = "prompted"
 HERMES = "hermes"
 # Under these vLLM has no parser: the form is enforced, and read here.
@@ -54,7 +55,8 @@ class Tools:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
-        if scope["type"] != "http" or scope["method"] != "POST" or local_path(scope) != PATH:
+        path = local_path(scope) if scope["type"] == "http" and scope["method"] == "POST" else ""
+        if path not in {PATH, COUNT_PATH}:
             await self._app(scope, receive, send)
             return
         try:
@@ -69,7 +71,7 @@ class Tools:
             return
         raw = raw if changed is None else orjson.dumps(changed)
         scope, receive = _carrying(scope, raw), _replayed(raw, receive)
-        if plan is None:
+        if plan is None or path == COUNT_PATH:
             await self._app(scope, receive, send)
         else:
             await _Answer(send, self._choice(plan)).run(self._app, scope, receive)

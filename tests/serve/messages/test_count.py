@@ -6,8 +6,9 @@ from typing import Any
 import anthropic
 import pytest
 
-from models.doubles.scripted_engine import Script
+from models.doubles.scripted_engine import Script, ScriptedEngine
 from serve.asgi import Receive, Scope, Send, send_json
+from serve.tools.middleware import Tools
 
 Platform = Callable[..., Awaitable[Any]]
 Asking = Callable[..., anthropic.AsyncAnthropic]
@@ -27,6 +28,28 @@ async def test_the_engine_counts_what_it_would_read(platform: Platform, asking: 
     assert (path, asked) == ("/tokenize", {name: sent[name] for name in ("model", "messages", "tools")})
     assert headers["x-request-id"] == counted._request_id or headers["x-request-id"].startswith("req_")
     assert len(await stage.events()) == 1
+
+
+@pytest.mark.parametrize("parser", ["prompted", "hermes", "mistral"])
+@pytest.mark.parametrize("choice", ["auto", "any", "none"])
+async def test_tools_that_the_engine_explains_are_counted_as_explained(
+    platform: Platform, asking: Asking, parser: str, choice: str
+) -> None:
+    engine = ScriptedEngine(script=Script(chunks=1))
+    stage = await platform(Tools(engine, parser))
+    use = {"type": "tool_use", "id": "1", "name": "t", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "r"}
+    history: Any = [*HI, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    asked: Any = {"model": "scripted", "messages": history, "tools": [TOOL], "tool_choice": {"type": choice}}
+    counted = await asking(stage).messages.count_tokens(**asked)
+    raw = await stage.http.post("/v1/messages", json={**asked, "max_tokens": 1}, headers={"x-api-key": "good"})
+    (_, _, there), (_, _, sent) = engine.requests
+    assert {name: there.get(name) for name in ("messages", "tools")} == {
+        name: sent.get(name) for name in ("messages", "tools")
+    }
+    # Words are no call: whoever must call one has failed, and its usage is not told.
+    assert raw.status_code == 200 or choice == "any"
+    assert raw.status_code != 200 or raw.json()["usage"]["input_tokens"] == counted.input_tokens
 
 
 @pytest.mark.parametrize("model", ["hosted/model", "agent/handbook"])

@@ -205,7 +205,7 @@ async def test_an_engine_continues_an_assistant_s_message(platform: Platform, as
     sent = stage.engine.requests[0][2]
     assert sent["messages"][-1] == {"role": "assistant", "content": "The answer is ("}
     assert (sent["continue_final_message"], sent["add_generation_prompt"]) == (True, False)
-    with pytest.raises(anthropic.BadRequestError, match="cannot continue an assistant's message"):
+    with pytest.raises(anthropic.BadRequestError, match="message cannot be continued by this model"):
         await asking(stage).messages.create(model="hosted/model", max_tokens=1, messages=prefill)
 
 

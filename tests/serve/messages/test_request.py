@@ -147,7 +147,7 @@ def test_an_empty_last_word_of_the_assistant_is_nothing_to_continue() -> None:
 def test_counting_asks_for_the_prompt_alone() -> None:
     body = {"model": "m", "messages": HI, "system": "s", "tools": [TOOL], "tool_choice": {"type": "any"}}
     counted = count_request({**body, "thinking": {"type": "enabled", "budget_tokens": 2_000}})
-    assert counted.keys() == {"model", "messages", "tools"}
+    assert counted.keys() == {"model", "messages", "tools", "tool_choice"}
     assert [message["role"] for message in counted["messages"]] == ["system", "user"]
     with pytest.raises(InvalidRequest, match="'max_tokens'"):
         count_request({**body, "max_tokens": 1})
