@@ -64,6 +64,8 @@ class Answer:
             self._reason = reason if isinstance(reason, str) and reason else self._reason
         if message.usage_metadata is not None:
             self._usage = _added(self._usage or Usage(), message.usage_metadata)
+        if thought := _thought(message):
+            await self._reply.reasoning(thought)
         if self._call.answer_tool is None and (text := str(message.text)):
             await self._text(text)
         for key, identity, name, arguments in _tool_chunks(message):
@@ -142,6 +144,13 @@ def _tool_chunks(message: AIMessage) -> Sequence[tuple[object, str | None, str |
         for index, call in enumerate(message.invalid_tool_calls)
     ]
     return whole + broken
+
+
+def _thought(message: AIMessage) -> str:
+    """What the model shows of its thinking; looked for where a message is more than a text."""
+    if isinstance(message.content, str) and "reasoning_content" not in message.additional_kwargs:
+        return ""
+    return "".join(block.get("reasoning", "") for block in message.content_blocks if block["type"] == "reasoning")
 
 
 def _is_object(text: str, *, any_json: bool) -> bool:

@@ -42,7 +42,7 @@ def _check(place: str, message: Message, dialect: Dialect) -> None:
     if message.name is not None and not dialect.names:
         raise _unsupported(f"{place}.name")
     if message.role != "assistant":
-        for name in ("tool_calls", "refusal"):
+        for name in ("tool_calls", "refusal", "reasoning", "reasoning_content"):
             if getattr(message, name) is not None:
                 raise InvalidRequest(f"'{place}.{name}' is an assistant's.", param=f"{place}.{name}")
     if message.content is None and message.role != "assistant":

@@ -53,7 +53,7 @@ class ToolCall(_Strict):
 
 
 class Message(_Strict):
-    """One message. Assistant messages may come back with the extra fields an answer had."""
+    """One message. Assistant messages may come back with the extra fields an answer had: they were for the caller."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | tuple[Part, ...] | None = None
@@ -62,6 +62,8 @@ class Message(_Strict):
     tool_call_id: str | None = None
     refusal: str | None = None
     annotations: Any = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
     audio: None = None
     function_call: None = None
 

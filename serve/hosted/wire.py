@@ -67,11 +67,16 @@ class WholeReply:
         self._send = send
         self._head = head(model, "chat.completion")
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
         self._calls: list[dict[str, Any]] = []
 
     async def text(self, piece: str) -> None:
         """Keep it."""
         self._texts.append(piece)
+
+    async def reasoning(self, piece: str) -> None:
+        """Keep it."""
+        self._thoughts.append(piece)
 
     async def tool(self, piece: ToolPiece) -> None:
         """Keep it."""
@@ -84,6 +89,8 @@ class WholeReply:
         """Send it."""
         content = "".join(self._texts)
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if self._thoughts:
+            message["reasoning"] = "".join(self._thoughts)
         if self._calls:
             message |= {"content": content or None, "tool_calls": self._calls}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.finish_reason}
@@ -108,6 +115,11 @@ class StreamedReply:
         """Send a piece of the content."""
         await self._start()
         await self._chunk({"content": piece})
+
+    async def reasoning(self, piece: str) -> None:
+        """Send a piece of what the model thinks, under the name that our engines use."""
+        await self._start()
+        await self._chunk({"reasoning": piece})
 
     async def tool(self, piece: ToolPiece) -> None:
         """Send a piece of a tool call."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+HI = {"role": "user", "content": "Hi"}
 THINKING = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
 USAGE = {
     "input_tokens": 100,
@@ -94,11 +95,16 @@ async def test_a_reason_to_stop_is_openais(adapter: Any, reason: str, told: str)
     assert (await stage.chat()).choices[0].finish_reason == told
 
 
-async def test_thinking_is_no_part_of_the_answer(adapter: Any) -> None:
+async def test_thinking_is_told_apart_from_the_answer(adapter: Any) -> None:
     stage = await adapter()
     stage.provider.blocks = [THINKING, {"type": "text", "text": "Yes."}]
-    answer = await stage.chat(model="claude-opus-4-7", reasoning_effort="high")
-    assert answer.choices[0].message.content == "Yes. "
+    asked = {"model": "claude-opus-4-7", "reasoning_effort": "high"}
+    message = (await stage.chat(**asked)).choices[0].message
+    assert (message.content, message.model_dump()["reasoning"]) == ("Yes. ", "Hm.")
+    frames = await stage.frames(**asked)
+    assert [frame["choices"][0]["delta"] for frame in frames[1:3]] == [{"reasoning": "Hm."}, {"content": "Yes. "}]
+    await stage.chat(messages=[{"role": "user", "content": "Hi"}, message.model_dump(), HI], **asked)
+    assert stage.provider.asked["messages"][1] == {"role": "assistant", "content": "Yes. "}
     assert stage.provider.asked["output_config"] == {"effort": "high"}
     assert stage.provider.asked["thinking"] == {"type": "adaptive", "display": "summarized"}
 
