@@ -103,10 +103,18 @@ async def output(scope: ProjectScope, response_id: str) -> list[dict[str, Any]]:
     return list(await scope.session.scalars(query.order_by(Item.position)))
 
 
-async def input_rows(scope: ProjectScope, response_id: str) -> Sequence[Item]:
-    """A response's own input, in order."""
-    query = scope.select(Item).where(Item.response_id == response_id, Item.output.is_(False))
-    return (await scope.session.scalars(query.order_by(Item.position))).all()
+async def items_of(scope: ProjectScope, response_id: str) -> int:
+    """How many items a response has."""
+    query = scope.restrict(select(func.count()).select_from(Item), Item).where(Item.response_id == response_id)
+    return await scope.session.scalar(query) or 0
+
+
+async def join(scope: ProjectScope, response_id: str, conversation: Conversation) -> None:
+    """Put all of a response's items at the end of a conversation, which is locked."""
+    mine = update(Item).where(Item.response_id == response_id)
+    first = conversation.next_place
+    await scope.session.execute(mine.values(conversation_id=conversation.id, place=Item.position + first))
+    conversation.next_place = first + await items_of(scope, response_id)
 
 
 async def conversation_item(scope: ProjectScope, conversation_id: str, item_id: str) -> Item | None:

@@ -84,14 +84,12 @@ async def begin(scope: ProjectScope, order: ResponseBegin) -> Context:
 
 def _add_items(
     scope: ProjectScope, row: StoredResponse, items: Sequence[dict[str, Any]], *, first: int, output: bool
-) -> list[Item]:
-    made = [
-        Item(id=item["id"], response_id=row.id, position=first + number, output=output, bytes=_bytes(item), item=item)
-        for number, item in enumerate(items)
-    ]
-    for item in made:
-        scope.add(item)
-    return made
+) -> None:
+    for number, item in enumerate(items):
+        made = Item(
+            id=item["id"], response_id=row.id, position=first + number, output=output, bytes=_bytes(item), item=item
+        )
+        scope.add(made)
 
 
 def _bytes(item: dict[str, Any]) -> int:
@@ -104,10 +102,11 @@ async def finish(scope: ProjectScope, response_id: str, order: ResponseFinish) -
     if row.status != RUNNING:
         return row.status
     end(row, order.status, order.body)
-    inputs = await repository.input_rows(scope, row.id)
-    outputs = _add_items(scope, row, order.output, first=len(inputs), output=True)
+    _add_items(scope, row, order.output, first=await repository.items_of(scope, row.id), output=True)
     if row.conversation_id is not None and order.status in APPENDED:
-        await _append(scope, await repository.conversation(scope, row.conversation_id, lock=True), [*inputs, *outputs])
+        await scope.session.flush()
+        conversation = await repository.conversation(scope, row.conversation_id, lock=True)
+        await repository.join(scope, row.id, conversation)
     return row.status
 
 

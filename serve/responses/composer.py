@@ -90,6 +90,9 @@ class Composer:
 
     def close(self) -> None:
         """The stream has come to its end: ``completed``, or ``incomplete`` where the answer was cut."""
+        if self._item is None and not self.output:
+            # A turn without a word is a turn: some chat templates want them to alternate.
+            self._open_part("output_text")
         reason = INCOMPLETE.get(self._finish or "")
         self._end("incomplete" if reason else "completed")
         if reason:

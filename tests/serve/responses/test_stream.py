@@ -146,3 +146,12 @@ async def test_nul_characters_of_a_model_do_not_keep_its_answer_from_being_store
     answer = await client.responses.create(model="scripted", input="x")
     assert answer.output_text == "a\ufffdb"
     assert (await client.responses.retrieve(answer.id)).output_text == "a\ufffdb"
+
+
+async def test_an_answer_without_a_word_is_still_a_turn(client: Any, speaker: Any, chunk: Any) -> None:
+    speaker.answers = [[chunk(role="assistant", content=""), chunk("stop")]]
+    stream = await client.responses.create(model="scripted", input="x", stream=True)
+    events = [event async for event in stream]
+    assert [event.type for event in events] == [kind for kind in TEXT_EVENTS if not kind.endswith(".delta")]
+    (item,) = events[-1].response.output
+    assert (item.status, item.content[0].text) == ("completed", "")
