@@ -92,7 +92,8 @@ def refusal(
 
 
 def _own(status: int, text: str, param: str | None, code: str | None, wait: float) -> PlatformError:
-    kind = ContextTooLong if code == ContextTooLong.default_code else OWN[status]
+    named = {kind.default_code: kind for kind in (ContextTooLong, QuotaExhausted)}
+    kind = named.get(code, OWN[status])
     return kind(text[:MESSAGE_CHARACTERS_MAX], param, code, wait if status in {429, 503} else None)
 
 

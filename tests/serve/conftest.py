@@ -19,12 +19,12 @@ import uvicorn
 from pydantic import SecretStr
 
 from models.catalogue import CatalogueEntry, Source
-from models.channels import CLUSTER_SECRET_HEADER, INVALIDATIONS, OPEN_CALLS, USAGE_STREAM
+from models.channels import BUDGET_COUNTS, CLUSTER_SECRET_HEADER, INVALIDATIONS, OPEN_CALLS, USAGE_STREAM
 from models.doubles.scripted_engine import ScriptedEngine
 from models.errors import Unauthenticated
 from models.identity import AgentRoute, Principal
 from models.usage import Price, UsageEvent
-from serve.asgi import ASGIApp, Receive, Scope, Send, header, read_body, send_error, send_json
+from serve.asgi import ASGIApp, Receive, Scope, Send, header, read_body, send_bytes, send_error, send_json
 from serve.config import GatewayConfig, ModelRoute, Upstream
 from serve.gateway import Gateway
 
@@ -45,19 +45,29 @@ def entry(name: str, kind: str = "chat", source: str = "path:/m", **changes: Any
 
 @dataclass
 class ControlPlane:
-    """``POST /internal/authenticate`` as the control plane speaks it."""
+    """``POST /internal/authenticate`` and ``…/budgets/counts`` as the control plane speaks them.
+
+    ``sums`` is what the ledger holds of each window; None: it lags behind.
+    """
 
     principals: dict[str, Principal] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     gate: asyncio.Event | None = None
     status: int = 200
+    sums: dict[str, int] | None = field(default_factory=dict[str, int])
+    counted: list[str] = field(default_factory=list)
+    redis: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/health/live":
             await send_json(send, self.status, {})
             return
         assert header(scope, CLUSTER_SECRET_HEADER.encode()) == SECRET.encode()
-        key = httpx.Response(200, content=await read_body(receive, scope, 10_000)).json()["api_key"]
+        asked = httpx.Response(200, content=await read_body(receive, scope, 10_000)).json()
+        if scope["path"] == BUDGET_COUNTS:
+            await self._count(asked["keys"], send)
+            return
+        key = asked["api_key"]
         self.asked.append(key)
         found = self.principals.get(key)
         if self.gate is not None:
@@ -68,6 +78,12 @@ class ControlPlane:
             await send_error(send, Unauthenticated("no"))
         else:
             await send_json(send, 200, found.model_dump(mode="json"))
+
+    async def _count(self, keys: list[str], send: Send) -> None:
+        self.counted += keys
+        for key in keys if self.sums is not None else ():
+            await self.redis.hset(key, "spent", self.sums.get(key, 0))
+        await send_bytes(send, 503 if self.sums is None else 204, b"", b"application/json")
 
 
 @asynccontextmanager
@@ -200,4 +216,5 @@ async def staged(
     http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=DEADLINE_SECONDS))
     client = redis.asyncio.Redis.from_url(redis_url)
     stack.push_async_callback(client.aclose)
+    control_plane.redis = client
     return Stage(scripted, agents, control_plane, gateway, url, http, client, stack)
