@@ -33,7 +33,7 @@ STOP_SECONDS_MAX = 30.0
 REPLICA_PORTS = 64
 # HAProxy's connections: as many as the files allow, within reason.
 CONNECTIONS_MIN, CONNECTIONS_MAX = 256, 32_768
-OWN_FILES = 1_000
+OWN_FILES = 500
 # Sessions kept for their logs, besides the one about to start.
 SESSIONS_KEPT = 1
 
@@ -147,7 +147,10 @@ def _environment(home: Home, secret: str, cpus: int) -> dict[str, str]:
 
 
 def _connections_max() -> int:
-    """What the files that HAProxy may open suffice for: each connection takes two, and it has some of its own."""
+    """What the files that HAProxy may open suffice for: two a connection, two a pipe for every fourth, some of its own.
+
+    Asked for more it does not start.
+    """
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = CONNECTIONS_MAX if files == resource.RLIM_INFINITY else (files - OWN_FILES) // 2
+    limit = CONNECTIONS_MAX if files == resource.RLIM_INFINITY else (files - OWN_FILES) * 2 // 5
     return max(CONNECTIONS_MIN, min(limit, CONNECTIONS_MAX))
