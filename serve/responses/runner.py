@@ -28,6 +28,9 @@ CHAT = ENDPOINTS["/v1/chat/completions"]
 UNFORESEEN = "The server had an error while processing your request."
 STOPPED = "The server that ran the response was stopped. Create it again."
 
+# A replica that stops has usage events to write as well, and is killed if it takes long.
+CLOSE_SECONDS_MAX = 2.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -71,13 +74,18 @@ class Runner:
         self._background: dict[str, asyncio.Task[Intake]] = {}
 
     async def close(self) -> None:
-        """End what runs in the background, and record every end."""
+        """End what runs in the background, and record every end that can be recorded soon."""
         for task in self._background.values():
             task.cancel()
         if self._background:
             await asyncio.wait(self._background.values())
+        late: set[asyncio.Task[bool]] = set()
         if self._ends:
-            await asyncio.wait(self._ends)
+            _, late = await asyncio.wait(self._ends, timeout=CLOSE_SECONDS_MAX)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
 
     async def run(self, job: Job, receive: Receive, forward: Forward | None) -> Intake:
         """One run. Raises what it was refused with before its model began; ClientDisconnected, CancelledError.
@@ -126,7 +134,8 @@ class Runner:
         response = job.composer.response
         order = {"status": response["status"], "body": response, "output": job.composer.output}
         try:
-            return await self._store.finish(job.caller.principal, job.id, order)
+            patience = CLOSE_SECONDS_MAX if self._calls.closing else self._config.finish_seconds_max
+            return await self._store.finish(job.caller.principal, job.id, order, patience)
         finally:
             self._leases.release(job.id)
 

@@ -61,11 +61,11 @@ class ResponseStore:
         order = {"ids": ids, "lease_seconds": self._config.lease_seconds}
         return (await self._send("POST", "/responses/beat", order))["lost"]
 
-    async def finish(self, principal: Principal, response_id: str, order: Object) -> bool:
+    async def finish(self, principal: Principal, response_id: str, order: Object, seconds_max: float) -> bool:
         """Report an end, again and again for a while; whether it was taken, as this end or as another one before."""
         pause = RETRY_SECONDS_MIN
         try:
-            async with asyncio.timeout(self._config.finish_seconds_max):
+            async with asyncio.timeout(seconds_max):
                 while True:
                     try:
                         await self.ask("POST", principal, f"/responses/{response_id}/finish", order)

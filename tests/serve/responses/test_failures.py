@@ -181,3 +181,26 @@ async def test_a_body_above_the_limit_is_refused(platform: Any, speaker: Any) ->
         headers={"authorization": "Bearer good"},
     )
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+async def test_a_gateway_that_stops_does_not_wait_long_for_a_control_plane_that_is_away(
+    platform: Any, settings: Any, speaker: Any, chunk: Any, state: Any, acme: Any, serving: Any
+) -> None:
+    door = Door(state.app)
+    speaker.gate = asyncio.Event()
+    speaker.answers = [[chunk(content="a"), chunk("stop")]]
+    async with serving(door) as url:
+        patience = ResponsesConfig(finish_seconds_max=600, lease_seconds=600)
+        stage = await platform(speaker, **{**settings, "control_plane_url": url, "responses": patience})
+        client = stage.client(acme["key"])
+        await client.responses.create(model="scripted", input="x", background=True)
+        stream = await client.responses.create(model="scripted", input="x", stream=True)
+        await stage.until(lambda: speaker.running == 2)
+        async for _ in stream:
+            break
+        door.closed = True
+        async with asyncio.timeout(10):
+            await stage.gateway.close()
+        await stream.close()
+    assert states(state.database_url, acme) == ["in_progress", "in_progress"]
+    assert {event.status for event in await stage.events(2)} == {"gateway_lost"}
