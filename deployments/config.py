@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cluster.home import write_private
 from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue, plain_name
+from serve.config import Bounds, RedisAwayPolicy
 
 VARIABLE_PREFIX = "OBJECTA_"
 CONFIG_VARIABLE = "OBJECTA_CONFIG"
@@ -86,6 +87,8 @@ class PlatformConfig(BaseSettings):
     upstreams: tuple[HostedUpstream, ...] = ()
     gpus_per_node: int = Field(default=0, ge=0)
     gateway_replicas: int = Field(default=1, ge=1)
+    call_bounds: Bounds = Field(default=Bounds(), description="What a budget holds for what a call leaves open")
+    redis_away: RedisAwayPolicy = Field(default=RedisAwayPolicy(), description="Calls while Redis is away")
 
     @model_validator(mode="before")
     @classmethod

@@ -31,6 +31,8 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
         ),
         aliases=config.aliases,
         agents=agents,
+        bounds=config.call_bounds,
+        redis_away=config.redis_away,
     )
 
 

@@ -35,7 +35,7 @@ class Health:
         """HTTP status and body.
 
         ``ready``: everything is up. ``degraded``: calls are served, though not all or not as they should (Redis away:
-        without limits; control plane away: only keys seen before). ``unavailable``, 503: no call can be served.
+        under a local limit; control plane away: only keys seen before). ``unavailable``, 503: no call can be served.
         """
         async with self._asking:
             if time.monotonic() > self._asked_at + FRESH_SECONDS:
