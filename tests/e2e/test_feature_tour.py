@@ -120,12 +120,14 @@ def test_responses_remember_what_was_said(client: OpenAI) -> None:
 
 def test_a_response_streams_typed_events(client: OpenAI) -> None:
     with client.responses.stream(model=CHAT, input="Count to three.", max_output_tokens=16) as stream:
-        kinds = [event.type for event in stream]
-        final = stream.get_final_response()
-    assert kinds[0] == "response.created"
-    assert "response.output_text.delta" in kinds
-    assert kinds[-1] in {"response.completed", "response.incomplete"}
-    assert final.output_text
+        events = list(stream)
+    assert events[0].type == "response.created"
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    last = events[-1]
+    # The model may well not know when to stop.
+    assert last.type in {"response.completed", "response.incomplete"}
+    assert text
+    assert last.response.output_text == text
 
 
 def test_a_conversation_gathers_its_responses(client: OpenAI) -> None:
