@@ -36,6 +36,9 @@ def engine_flags(entry: CatalogueEntry, arguments: EngineArguments, folder: str,
     ]
     if arguments.enforce_eager:
         flags.append("--enforce-eager")
+    if not gpus_per_node:
+        # A request with a seed whose prefill is cut in parts ends vLLM 0.32 on a CPU: its generator has no offset.
+        flags.append("--no-enable-chunked-prefill")
     if _in_one_process(arguments, gpus_per_node):
         flags += ["--distributed-executor-backend", "uni"]
     if arguments.lora_adapters:
