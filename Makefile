@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export ASK
 
-.PHONY: help install demo check test bench lock clean
+.PHONY: help install demo check test bench chaos lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -37,7 +37,12 @@ bench: install ## Run every benchmark; each prints one JSON object last (LiteLLM
 	$(BIN)/python -m benchmarks.gateway_overhead
 	$(BIN)/python -m benchmarks.engine_parity
 	$(BIN)/python -m benchmarks.connections
+	$(BIN)/python -m benchmarks.admission
 	$(BIN)/python -m benchmarks.ingest
+
+chaos: install ## At length what the tests do briefly: budgets in any order of events, and under kills and hang-ups
+	CHAOS_TIMES=50 $(BIN)/python -m pytest --timeout 7200 tests/serve/test_admission_machine.py
+	$(BIN)/python -m benchmarks.admission
 
 lock: ## Resolve requirements.lock anew
 	$(BIN)/python cluster/install.py --lock

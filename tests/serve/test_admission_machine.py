@@ -330,12 +330,11 @@ def machine(redis_url: str, tmp_path: Path) -> type[Machine]:
     return Machine
 
 
-@pytest.mark.timeout(240)
 def test_no_order_of_events_overspends_leaks_or_refuses_wrongly(machine: type[Machine]) -> None:
-    """``OBJECTA_CHAOS`` multiplies the number of runs."""
+    """``CHAOS_TIMES`` multiplies the number of runs."""
     case = machine.TestCase
     case.settings = settings(
-        max_examples=40 * int(os.environ.get("OBJECTA_CHAOS", "1")),
+        max_examples=40 * int(os.environ.get("CHAOS_TIMES", "1")),
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),
