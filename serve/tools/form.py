@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from serve.tools.request import Plan, Tool
-from serve.tools.schema import Schema
+from serve.tools.scalars import Schema
 
 OPEN = "<tool_call>"
 BEFORE_NAME = '\n{"name": "'

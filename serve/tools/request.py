@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from models.errors import InvalidRequest
-from serve.tools.schema import Schema, enforceable
+from serve.tools.scalars import Schema
+from serve.tools.schema import Room, enforceable
 
 Body = dict[str, Any]
 
@@ -106,15 +107,16 @@ def _tools(given: list[object]) -> tuple[Tool, ...]:
     if len(given) > TOOLS_MAX:
         raise _wrong("tools", f"must have at most {TOOLS_MAX} items")
     tools: list[Tool] = []
+    room = Room()
     for index, item in enumerate(given):
-        tool = _tool(item, f"tools[{index}]")
+        tool = _tool(item, f"tools[{index}]", room)
         if any(other.name == tool.name for other in tools):
             raise _wrong(f"tools[{index}].function.name", "must be unique among the tools")
         tools.append(tool)
     return tuple(tools)
 
 
-def _tool(item: object, param: str) -> Tool:
+def _tool(item: object, param: str, room: Room) -> Tool:
     if not isinstance(item, dict):
         raise _wrong(param, "must be an object")
     fields = cast("dict[str, Any]", item)
@@ -130,10 +132,10 @@ def _tool(item: object, param: str) -> Tool:
     for field, kind, words in (("description", str, "a string"), ("strict", bool, "a boolean")):
         if not isinstance(definition.get(field), kind | None):
             raise _wrong(f"{param}.function.{field}", f"must be {words}")
-    return Tool(name, definition, *_parameters(definition.get("parameters"), f"{param}.function.parameters"))
+    return Tool(name, definition, *_parameters(definition.get("parameters"), f"{param}.function.parameters", room))
 
 
-def _parameters(given: object, param: str) -> tuple[Schema, Schema]:
+def _parameters(given: object, param: str, room: Room) -> tuple[Schema, Schema]:
     """The caller's schema of the arguments, and the one that is enforced."""
     if given is None or given == {}:
         return NO_PARAMETERS, NO_PARAMETERS
@@ -142,8 +144,10 @@ def _parameters(given: object, param: str) -> tuple[Schema, Schema]:
     parameters = cast("Schema", given)
     if parameters.get("type", "object") != "object":
         raise _wrong(param, "must be the schema of an object")
-    schema = enforceable(parameters, param, "invalid_function_parameters")
-    if schema.get("type") != "object":
+    schema = enforceable(parameters, param, "invalid_function_parameters", room)
+    referred: str = schema.get("$ref", "")
+    root: Schema = schema["$defs"][referred.rpartition("/")[2]] if referred else schema
+    if root.get("type") != "object":
         raise _wrong(param, "must be the schema of an object, without a choice at its root")
     return parameters, schema
 

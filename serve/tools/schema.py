@@ -9,14 +9,19 @@ Invariants
 Source of what can be enforced: xgrammar 0.2.8 as vLLM 0.32 drives it, by test (``tests/serve/tools/test_grammar.py``).
 """
 
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import cast
 
 from models.errors import InvalidRequest
 from serve.tools.patterns import Unenforceable
 from serve.tools.scalars import KEYWORDS, Schema, at, count, filled, kinds, number, string, typed, types_of, values
 
-NODES_MAX = 5_000
 DEPTH_MAX = 48
+BRANCHES_MAX = 64
+DEFINITIONS_MAX = 100
+# Compiling an object's grammar takes time that grows with the square of the properties it may leave out.
+OPTIONAL_MAX = 100
 ALONE = ("$ref", "anyOf", "oneOf", "allOf")
 CONSTRAINTS = frozenset({"type", "enum", "const", *ALONE, *(name for names in KEYWORDS.values() for name in names)})
 REFUSED = frozenset(
@@ -28,10 +33,33 @@ REFUSED = frozenset(
 )
 
 
-def enforceable(schema: Schema, param: str, code: str) -> Schema:
-    """The schema for the grammar. Raises InvalidRequest that names ``param`` and the keyword at fault."""
+@dataclass(slots=True)
+class Room:
+    """How much the schemas of one request may still have: a grammar costs the engine time before its first token.
+
+    A ``pattern`` costs up to two seconds where none like it came before (2026-11, 49,152 tokens, one core).
+    """
+
+    nodes: int = 5_000
+    patterns: int = 32
+
+    def take(self, nodes: int, patterns: int = 0) -> None:
+        """Raises Unenforceable where there is no room left."""
+        self.nodes -= nodes
+        self.patterns -= patterns
+        if self.nodes < 0:
+            raise Unenforceable("it is too large or nested too deeply")
+        if self.patterns < 0:
+            raise Unenforceable("there are too many patterns")
+
+
+def enforceable(schema: Schema, param: str, code: str, room: Room | None = None) -> Schema:
+    """The schema for the grammar. ``room`` is that of the schemas of one request.
+
+    Raises InvalidRequest that names ``param`` and the keyword at fault.
+    """
     try:
-        return _Enforcer(schema).whole()
+        return _Enforcer(schema, room or Room()).whole()
     except Unenforceable as error:
         raise InvalidRequest(f"Invalid schema for '{param}': {error}.", param=param, code=code) from None
 
@@ -39,19 +67,24 @@ def enforceable(schema: Schema, param: str, code: str) -> Schema:
 class _Enforcer:
     """One schema on its way."""
 
-    def __init__(self, root: Schema) -> None:
+    def __init__(self, root: Schema, room: Room) -> None:
         self._root = root
+        self._room = room
         self._names: dict[str, str] = {}
         self._definitions: Schema = {}
-        self._nodes = 0
 
     def whole(self) -> Schema:
         made = self._schema(self._root, "", 0)
+        leads = {name: _led_to(definition) for name, definition in self._definitions.items()}
+        try:
+            TopologicalSorter(leads).prepare()
+        except CycleError:
+            raise Unenforceable("a reference leads back to itself") from None
         return {**made, "$defs": self._definitions} if self._definitions else made
 
     def _schema(self, node: object, where: str, depth: int) -> Schema:
-        self._nodes += 1
-        if self._nodes > NODES_MAX or depth > DEPTH_MAX:
+        self._room.take(nodes=1)
+        if depth > DEPTH_MAX:
             raise Unenforceable("it is too large or nested too deeply")
         if node is True:
             return {}
@@ -66,7 +99,9 @@ class _Enforcer:
             if keyword in schema:
                 return self._alone(keyword, schema, given, where, depth)
         if "enum" in schema or "const" in schema:
-            return values(schema, given, where)
+            made = values(schema, given, where)
+            self._room.take(nodes=len(made["enum"]))
+            return made
         return self._typed(schema, given, where, depth)
 
     def _alone(self, keyword: str, schema: Schema, given: list[str], where: str, depth: int) -> Schema:
@@ -80,6 +115,8 @@ class _Enforcer:
             if len(branches) != 1:
                 raise Unenforceable(f"the keyword 'allOf' {at(where)} cannot be enforced for several schemas")
             return self._schema(branches[0], where, depth + 1)
+        if len(branches) > BRANCHES_MAX:
+            raise Unenforceable(f"the keyword '{keyword}' {at(where)} has more than {BRANCHES_MAX} schemas")
         made = [self._schema(branch, where, depth + 1) for branch in branches]
         if keyword == "oneOf" and not all(
             _disjoint(self._resolved(one), self._resolved(two))
@@ -94,6 +131,8 @@ class _Enforcer:
             raise Unenforceable(f"the reference {at(where)} leaves the schema")
         name = self._names.get(pointer)
         if name is None:
+            if len(self._names) == DEFINITIONS_MAX:
+                raise Unenforceable(f"it has more than {DEFINITIONS_MAX} definitions")
             name = self._names[pointer] = f"d{len(self._names)}"
             # Its place is taken first, so that a schema may refer to itself.
             self._definitions[name] = {}
@@ -129,6 +168,7 @@ class _Enforcer:
         if kind == "array":
             return self._array(schema, where, depth)
         if kind == "string":
+            self._room.take(nodes=0, patterns="pattern" in schema)
             return string(schema, where)
         if kind in {"number", "integer"}:
             return number(schema, kind, where)
@@ -147,6 +187,8 @@ class _Enforcer:
                 name: self._schema(properties.get(name, more), f"{where}.{name}", depth + 1) for name in names
             }
             made["required"] = list(dict.fromkeys(required))
+            if len(names) - len(made["required"]) > OPTIONAL_MAX:
+                raise Unenforceable(f"the object {at(where)} may leave out more than {OPTIONAL_MAX} properties")
             made["additionalProperties"] = False
         elif more is not True:
             made["additionalProperties"] = more is not False and self._schema(more, f"{where}.*", depth + 1)
@@ -168,7 +210,7 @@ class _Enforcer:
         made["items"] = items is not False and self._schema(items, f"{where}[]", depth + 1)
         least, most = count(schema, "minItems", where) or 0, count(schema, "maxItems", where)
         if items is False:
-            most = min(len(made.get("prefixItems", ())), most if most is not None else NODES_MAX)
+            most = min(len(made.get("prefixItems", ())), most if most is not None else len(made.get("prefixItems", ())))
         if most is not None:
             made["maxItems"] = most
             # What is beyond the last item is never written.
@@ -178,6 +220,13 @@ class _Enforcer:
         if not made.get("prefixItems", True):
             del made["prefixItems"]
         return {**made, "minItems": least} if least else made
+
+
+def _led_to(schema: Schema) -> set[str]:
+    """The definitions that a schema stands for, without a step into an object or a list."""
+    if "$ref" in schema:
+        return {schema["$ref"].rpartition("/")[2]}
+    return {name for branch in schema.get("anyOf", ()) for name in _led_to(branch)}
 
 
 def _disjoint(one: Schema, two: Schema) -> bool:

@@ -109,6 +109,11 @@ async def test_the_gateway_passes_the_name_of_the_keyword_on(tools: Tools) -> No
         ({"type": "thing"}, "the type at its root is none"),
         ({"type": [{}]}, "the type at its root is none"),
         ({"properties": {"a": {"$id": "x"}}}, "'$id' at 'a'"),
+        ({"$ref": "#"}, "leads back to itself"),
+        ({"$ref": "#/$defs/x", "$defs": {"x": {"anyOf": [{"$ref": "#/$defs/x"}, {}]}}}, "leads back to itself"),
+        ({"anyOf": [{}] * 65}, "more than 64 schemas"),
+        ({"properties": {f"p{n}": {} for n in range(101)}}, "may leave out more than 100"),
+        ({"anyOf": [{"pattern": f"{n}"} for n in range(33)]}, "too many patterns"),
     ],
 )
 def test_a_schema_that_cannot_be_enforced_is_refused_in_words(schema: dict[str, Any], said: str) -> None:
@@ -123,10 +128,20 @@ def test_a_schema_that_never_ends_is_refused() -> None:
     for _ in range(60):
         deep = {"type": "array", "items": deep}
     chain = {f"s{n}": {"properties": {"next": {"$ref": f"#/$defs/s{n + 1}"}}} for n in range(500)}
+    fan = {"$defs": {f"s{n}": {} for n in range(101)}, "prefixItems": [{"$ref": f"#/$defs/s{n}"} for n in range(101)]}
     wide = {"properties": {f"p{n}": {"type": "string"} for n in range(6_000)}}
-    for schema in (deep, {"$ref": "#/$defs/s0", "$defs": chain}, wide):
-        with pytest.raises(InvalidRequest, match="too large or nested too deeply"):
+    for schema in (deep, {"$ref": "#/$defs/s0", "$defs": chain}, fan, wide, {"enum": list(range(6_000))}):
+        with pytest.raises(InvalidRequest, match=r"too large or nested too deeply|more than 100 definitions"):
             enforceable(schema, "response_format", "invalid_json_schema")
+
+
+async def test_all_tools_of_a_request_share_the_room(tools: Tools) -> None:
+    properties = {f"p{n}": {"type": "string"} for n in range(99)}
+    many = [with_parameters(properties=properties) for _ in range(60)]
+    for number, tool in enumerate(many):
+        tool["function"]["name"] = f"f{number}"
+    error = await tools("never").refused(tools=many)
+    assert error["param"] == "tools[50].function.parameters"
 
 
 def test_choices_that_exclude_one_another_are_taken() -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from serve.asgi import Message, Receive, Scope, Send
+from serve.tools.middleware import Tools as ToolCalls
+
 Tools = Callable[..., Any]
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -209,6 +212,39 @@ async def test_an_engine_s_refusal_passes_as_it_is(tools: Tools) -> None:
     refusal = b'{"error": {"message": "too long", "type": "BadRequestError", "param": null, "code": 400}}'
     answer = await tools(reply=(400, refusal)).chat(tools=BOTH)
     assert (answer.status_code, answer.content) == (400, refusal)
+
+
+async def test_parameters_may_be_a_definition_that_refers_to_itself(tools: Tools) -> None:
+    tree = {"type": "object", "properties": {"name": {"type": "string"}, "below": {"$ref": "#/$defs/Tree"}}}
+    tool = {"name": "plant", "parameters": {"$ref": "#/$defs/Tree", "$defs": {"Tree": tree}}}
+    written = '<tool_call>\n{"name": "plant", "arguments": {"name": "a", "below": {"name": "b"}}}\n</tool_call>'
+    choice = await tools(written).choice(tools=[{"type": "function", "function": tool}], tool_choice="required")
+    assert functions(choice["message"]) == [("plant", '{"name": "a", "below": {"name": "b"}}')]
+
+
+async def test_the_engine_is_told_when_the_client_leaves() -> None:
+    heard: list[str] = []
+
+    async def engine(_: Scope, receive: Receive, __: Send) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            heard.append(json.loads(message["body"])["model"])
+        heard.append("left")
+
+    messages = [{"type": "http.request", "body": json.dumps({"model": "m", "tools": BOTH}).encode()}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/engine/v1/chat/completions", "root_path": "/engine"}
+    app = ToolCalls(engine, "prompted")
+    await app({**scope, "headers": []}, receive, send)
+    assert heard == ["m", "left"]
+    messages.clear()
+    await app({**scope, "headers": []}, receive, send)
+    assert heard == ["m", "left"]
 
 
 async def test_every_choice_has_its_own_calls(tools: Tools) -> None:
