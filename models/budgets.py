@@ -14,7 +14,8 @@ A call's hold, as the gateway writes it at admission: JSON ``{"micro", "tokens",
 tokens a minute]…]}``.
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +26,8 @@ Period = Literal["day", "month", "total"]
 BudgetScope = Literal["organisation", "project", "user", "api_key"]
 AMOUNT_MAX = 10**15
 TOTAL = "total"
+DAY_MS = 86_400_000
+EPOCH = date(1970, 1, 1)
 
 
 class Budget(BaseModel):
@@ -55,7 +58,12 @@ def budget_key(budget_id: str, window: str) -> str:
 
 def day_of(started_at_ms: int) -> str:
     """The day (UTC) of a call that started then."""
-    return datetime.fromtimestamp(started_at_ms / 1_000, UTC).date().isoformat()
+    return _day(started_at_ms // DAY_MS)
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    return (EPOCH + timedelta(days=number)).isoformat()
 
 
 def bounds(window: str) -> tuple[date | None, date | None]:

@@ -19,6 +19,11 @@ class Limits(BaseModel):
     tokens_per_minute: int | None = Field(default=None, ge=1)
     concurrent_requests: int | None = Field(default=None, ge=1)
 
+    @property
+    def limiting(self) -> bool:
+        """Whether anything is limited."""
+        return bool(self.requests_per_minute or self.tokens_per_minute or self.concurrent_requests)
+
 
 UNLIMITED = Limits()
 
@@ -65,9 +70,12 @@ class Principal(BaseModel):
     @property
     def limited(self) -> bool:
         """Whether any limit or budget counts its calls."""
-        return bool(self.budgets) or any(
-            limits != UNLIMITED
-            for limits in (self.organisation_limits, self.project_limits, self.user_limits, self.key_limits)
+        return bool(
+            self.budgets
+            or self.organisation_limits.limiting
+            or self.project_limits.limiting
+            or self.user_limits.limiting
+            or self.key_limits.limiting
         )
 
     @property

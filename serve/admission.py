@@ -32,14 +32,11 @@ REASONS = {REQUESTS: "too many requests a minute", TOKENS: "too many tokens a mi
 UNKNOWN = "Budgets cannot be checked at the moment."
 
 
-class Doubtful(Unavailable):
-    """A refusal of a call that Redis may have admitted all the same: whoever gets it has the call voided."""
-
-
 class Admission:
     """Admits calls for one replica and keeps its heartbeat.
 
-    ``count`` has the control plane count the windows with these keys; whether it did.
+    ``count`` has the control plane count the windows with these keys; whether it did. ``void`` takes a call that Redis
+    may have admitted though it does not run.
     """
 
     def __init__(
@@ -48,12 +45,14 @@ class Admission:
         replica: str,
         away: RedisAwayPolicy,
         count: Callable[[Sequence[str]], Awaitable[bool]],
+        void: Callable[[str, Claim], None],
     ) -> None:
         self.replica = replica
         self._runner = runner
         self._away = away
         self._local = LocalLimit(away.requests_per_minute)
         self._count = count
+        self._void = void
         self._script = Script("admit")
         self._beat = Script("beat")
         self._heartbeat_key = REPLICA_PREFIX + replica
@@ -89,8 +88,8 @@ class Admission:
     ) -> RateHeaders:
         """The headers of the tightest rate limits. Raises LimitReached, QuotaExhausted, Unavailable.
 
-        ``inner`` calls are made on the caller's behalf by an admitted one. Whoever is cancelled here or gets
-        ``Doubtful`` must void the event: the script may have run.
+        ``inner`` calls are made on the caller's behalf by an admitted one. Whoever gets the headers must settle the
+        event; a call that is cancelled or refused here is none.
         """
         try:
             reply = await self._run(event_id, event, claim, uncounted_passes=False)
@@ -101,12 +100,15 @@ class Admission:
                 reply = await self._run(event_id, event, claim, uncounted_passes=passes)
         except RedisAway as error:
             if claim.hard and self._away.hard_budgets == "refuse":
-                raise (Doubtful if error.maybe_ran else Unavailable)(
-                    UNKNOWN, retry_after_seconds=RETRY_SECONDS
-                ) from None
+                if error.maybe_ran:
+                    self._void(event_id, claim)
+                raise Unavailable(UNKNOWN, retry_after_seconds=RETRY_SECONDS) from None
             if not inner:
                 self._local.take(principal)
             return ()
+        except asyncio.CancelledError:
+            self._void(event_id, claim)
+            raise
         if not reply[0]:
             raise _refusal(claim, *reply[1:])
         return rate_headers(*reply[4:])

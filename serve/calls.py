@@ -20,7 +20,7 @@ from models.channels import PARENT_REQUEST_HEADER, PRINCIPAL_HEADER, REQUEST_ID_
 from models.errors import PlatformError, RateHeaders, Unauthenticated
 from models.identity import Principal
 from models.usage import CallKind, Price
-from serve.admission import Admission, Doubtful
+from serve.admission import Admission
 from serve.asgi import ClientDisconnected, Receive, Scope, Send, header, read_body
 from serve.attempts import OTHERS_MAY_ANSWER, Attempt, attempts
 from serve.auth import Authenticator
@@ -172,14 +172,8 @@ class Calls:
         admitted = False
         self._metrics.in_flight.inc()
         try:
-            try:
-                limits = await self._admission.admit(
-                    call.principal, call.event_id, call.opening(), call.claim, inner=inner
-                )
-                admitted = True
-            except (Doubtful, asyncio.CancelledError):
-                self._meter.void(call.event_id, call.claim)
-                raise
+            limits = await self._admission.admit(call.principal, call.event_id, call.opening(), call.claim, inner=inner)
+            admitted = True
             await self._attempt_all(call, plan, path, limits, receive, send)
         except PlatformError as error:
             call.end("error", error.status)

@@ -147,7 +147,5 @@ def limited_scopes(principal: Principal) -> list[tuple[str, str, Limits]]:
         ("key", principal.api_key_id, principal.key_limits),
     )
     return [
-        (name, f"{LIMIT_PREFIX}{name}:{owner}", limits)
-        for name, owner, limits in scopes
-        if owner and (limits.requests_per_minute or limits.tokens_per_minute or limits.concurrent_requests)
+        (name, f"{LIMIT_PREFIX}{name}:{owner}", limits) for name, owner, limits in scopes if owner and limits.limiting
     ]

@@ -82,8 +82,9 @@ class Gateway:
         self._runner = ScriptRunner(config.redis_url, config.redis_seconds_max, config.redis_rest_seconds)
         keeper = self._authenticator
         self._listener = Listener(config.redis_url, keeper.invalidate, keeper.hears, keeper.deaf)
-        self._admission = Admission(self._runner, self._replica, config.redis_away, self._directory.count_budgets)
         self._meter = Meter(self._runner, Spool(config.spool_folder), self._replica, config.drain_seconds)
+        count, void = self._directory.count_budgets, self._meter.void
+        self._admission = Admission(self._runner, self._replica, config.redis_away, count, void)
         self._metrics = Metrics(lambda: self._meter.spool_bytes, lambda: self._meter.waiting)
         self._routes = Routes(self._http, config)
         self._calls = Calls(config, self._authenticator, self._routes, self._admission, self._meter, self._metrics)

@@ -41,11 +41,15 @@ async def uncounted(keys: Sequence[str]) -> bool:
     raise AssertionError(keys)
 
 
+def never(event: str, claim: Claim) -> None:
+    raise AssertionError(event, claim)
+
+
 class Door(Admission):
     """A replica's admission."""
 
     def __init__(self, runner: ScriptRunner, replica: str) -> None:
-        super().__init__(runner, replica, RedisAwayPolicy(), uncounted)
+        super().__init__(runner, replica, RedisAwayPolicy(), uncounted, never)
 
     async def take(self, who: Principal, event: str, *, inner: bool = False, tokens: int = 0) -> RateHeaders:
         return await self.admit(who, event, EVENT, claimed(who, inner=inner, tokens=tokens), inner=inner)

@@ -117,7 +117,7 @@ class Machine(RuleBasedStateMachine):
         return f"{kind}{self.names}"
 
     def new_replica(self) -> None:
-        self.replicas.append(Admission(self.runner, self.fresh("r"), RedisAwayPolicy(), self.count))
+        self.replicas.append(Admission(self.runner, self.fresh("r"), RedisAwayPolicy(), self.count, self.doubt))
 
     async def count(self, keys: Sequence[str]) -> bool:
         """The control plane's part: the ledger's sum, which is the model's."""
@@ -125,6 +125,9 @@ class Machine(RuleBasedStateMachine):
             if not self.redis.hexists(key, "spent"):
                 self.redis.hset(key, "spent", self.spent.get(key, 0))
         return True
+
+    def doubt(self, name: str, claim: Claim) -> None:
+        raise AssertionError(name, claim)
 
     def now(self) -> float:
         seconds, micros = self.redis.time()
