@@ -37,11 +37,7 @@ from cluster.supervisor import Supervisor
 from models.budgets import budget_key
 from models.channels import OPEN_CALLS, OPEN_HOLDS, REPLICA_LEASE_SECONDS, USAGE_STREAM
 
-REPLICAS = 4
-CALLS = 1_000
-WORTH = 100
 SPARED = 0.15
-KILLS = 6
 SECONDS_BETWEEN_KILLS = 2.0
 PACE = "0.02"
 TOKENS = upstream.STREAM_CHUNKS
@@ -63,14 +59,22 @@ ENTRY = {
 }
 
 
+class Load(NamedTuple):
+    """How much of it: ``calls`` at once on a key that is worth ``worth`` of them."""
+
+    replicas: int = 4
+    calls: int = 1_000
+    worth: int = 100
+    kills: int = 6
+
+
 class Stage(NamedTuple):
-    """What runs, and whose budget is spent. ``ports``: the replicas'."""
+    """What runs. ``config``: the replicas'."""
 
     control_plane: str
     operator: Mapping[str, str]
     redis: Any
     config: Path
-    ports: tuple[int, ...]
 
 
 class Budgeted(NamedTuple):
@@ -138,7 +142,7 @@ async def stage(folder: Path, upstream_url: str) -> AsyncIterator[Stage]:
             await supervisor.start()
             bearer = {"authorization": f"Bearer {operator}"}
             async with redis.asyncio.Redis.from_url(redis_url, protocol=2) as client:
-                yield Stage(url, bearer, client, config, tuple(free_port() for _ in range(REPLICAS)))
+                yield Stage(url, bearer, client, config)
         finally:
             await supervisor.stop()
 
@@ -156,11 +160,11 @@ async def asked(session: aiohttp.ClientSession, place: Stage, method: str, path:
         return await answer.json()
 
 
-async def budgeted(session: aiohttp.ClientSession, place: Stage) -> Budgeted:
-    """A new organisation's key that is worth ``WORTH`` calls: the last of them needs room for its hold."""
+async def budgeted(session: aiohttp.ClientSession, place: Stage, calls: int) -> Budgeted:
+    """A new organisation's key that is worth so many calls: the last of them needs room for its hold."""
     made = await asked(session, place, "POST", "", {"name": "Load"})
     organisation, key = made["organisation"]["id"], made["admin_key"]
-    limit = WORTH * COST + HOLD_MAX - COST
+    limit = calls * COST + HOLD_MAX - COST
     order = {"scope": "api_key", "target_id": key["id"], "period": "total", "limit_micro": limit}
     budget = await asked(session, place, "POST", f"/{organisation}/budgets", order)
     return Budgeted(key["key"], organisation, budget["id"], limit)
@@ -208,9 +212,9 @@ async def watch(place: Stage, worth: Budgeted, most: list[int]) -> None:
         await asyncio.sleep(0.002)
 
 
-async def kill_now_and_then(replicas: list[Replica], chance: random.Random) -> None:
+async def kill_now_and_then(replicas: list[Replica], kills: int, chance: random.Random) -> None:
     """Replicas die."""
-    for _ in range(KILLS):
+    for _ in range(kills):
         await asyncio.sleep(SECONDS_BETWEEN_KILLS * (0.5 + chance.random()))
         victim = chance.choice(replicas)
         await asyncio.to_thread(victim.kill)
@@ -229,16 +233,16 @@ async def leftovers(place: Stage, worth: Budgeted) -> tuple[int, int]:
         await asyncio.sleep(0.2)
 
 
-async def load(place: Stage, session: aiohttp.ClientSession, replicas: list[Replica]) -> dict[str, float]:
+async def load(place: Stage, session: aiohttp.ClientSession, replicas: list[Replica], much: Load) -> dict[str, float]:
     """The figures of one run."""
     chance, most = random.Random(7), [0]
-    worth = await budgeted(session, place)
+    worth = await budgeted(session, place, much.worth)
     watching = asyncio.create_task(watch(place, worth, most))
-    killing = asyncio.create_task(kill_now_and_then(replicas, chance))
+    killing = asyncio.create_task(kill_now_and_then(replicas, much.kills, chance))
     urls = [replica.url for replica in replicas]
     began = time.monotonic()
     async with asyncio.timeout(RUN_SECONDS_MAX):
-        ends = await asyncio.gather(*(caller(session, urls, worth.key, chance) for _ in range(CALLS)))
+        ends = await asyncio.gather(*(caller(session, urls, worth.key, chance) for _ in range(much.calls)))
         seconds = time.monotonic() - began
         await killing
     holds, held = await leftovers(place, worth)
@@ -257,16 +261,16 @@ async def load(place: Stage, session: aiohttp.ClientSession, replicas: list[Repl
     }
 
 
-async def measured() -> dict[str, float]:
+async def measured(much: Load) -> dict[str, float]:
     """Everything up, one run, everything down."""
     with tempfile.TemporaryDirectory(prefix="objecta-bench-") as name, scripted_upstream("--pace", PACE) as url:
         async with stage(Path(name), url) as place:
-            replicas = [Replica(place.config, port) for port in place.ports]
+            replicas = [Replica(place.config, free_port()) for _ in range(much.replicas)]
             try:
                 await asyncio.gather(*(replica.ready() for replica in replicas))
                 connector = aiohttp.TCPConnector(limit=0)
                 async with aiohttp.ClientSession(connector=connector, trust_env=False) as session:
-                    return await load(place, session, replicas)
+                    return await load(place, session, replicas, much)
             finally:
                 for replica in replicas:
                     replica.end(signal.SIGKILL)
@@ -274,7 +278,7 @@ async def measured() -> dict[str, float]:
 
 def benchmark() -> dict[str, float]:
     """The figures."""
-    return asyncio.run(measured())
+    return asyncio.run(measured(Load()))
 
 
 if __name__ == "__main__":
