@@ -19,6 +19,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from control_plane import errors, health
 from control_plane.agents import endpoints as agents
+from control_plane.batches import endpoints as batches
+from control_plane.batches.watcher import BatchWatcher
 from control_plane.budgets import endpoints as budgets
 from control_plane.budgets.counting import Counting
 from control_plane.config import ControlPlaneConfig
@@ -69,6 +71,7 @@ def create_context(config: ControlPlaneConfig) -> Context:
         redis=redis,
         invalidations=Invalidations(redis),
         jobs_bell=Bell(),
+        batches_bell=Bell(),
     )
 
 
@@ -84,6 +87,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         "budget counting": Counting(context.redis, context.sessions, config.count_seconds).run,
         "response reaper": ResponseReaper(context.sessions, config).run,
         "ingestion watcher": Watcher(config, context.sessions, jobs, context.jobs_bell).run,
+        "batch watcher": BatchWatcher(config, context.sessions, jobs, context.batches_bell).run,
     }
     async with supervised(tasks, config.restart_seconds_max):
         yield
@@ -93,7 +97,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
 
 
 def create_app(config: ControlPlaneConfig) -> FastAPI:
-    """The control plane as an ASGI application; its lifespan runs consumer, reaper and watcher."""
+    """The control plane as an ASGI application; its lifespan runs consumers, reapers and watchers."""
     app = FastAPI(
         title="ObjectaLabs control plane",
         version="1",
@@ -124,6 +128,7 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
         knowledge.internal,
         responses.internal,
         files.internal,
+        batches.internal,
         budgets.internal,
     ):
         internal.include_router(router)

@@ -24,6 +24,9 @@ class ControlPlaneConfig(BaseModel):
     ingest_entrypoint: str = Field(min_length=1, description="Command that ingests; the ingestion's id is appended")
     ingest_cpus: float = Field(default=0.1, ge=0, description="CPU share reserved for the job's driver")
     ingestion_roots: tuple[Path, ...] = ()
+    batch_entrypoint: str = Field(default="python -m deployments.batch", description="The batch and attempt follow")
+    batch_attempts_max: int = Field(default=5, ge=1, description="Jobs of one batch that may die")
+    batches_at_once: int = Field(default=2, ge=1, description="Batches that run at a time, of all organisations")
 
     chat_models: Annotated[tuple[str, ...], Field(description="Ids an agent may name")]
     embedding_models: Annotated[tuple[str, ...], Field(description="Ids a knowledge base may name")]

@@ -24,6 +24,7 @@ class Context:
     redis: Redis
     invalidations: Invalidations
     jobs_bell: Bell
+    batches_bell: Bell
 
 
 def context_of(request: Request) -> Context:

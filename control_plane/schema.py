@@ -1,6 +1,7 @@
 """All tables, for migrations: importing this module fills ``METADATA``."""
 
 from control_plane.agents.tables import Agent, AgentVersion
+from control_plane.batches.tables import Batch, BatchLine
 from control_plane.budgets.tables import BudgetAlert, BudgetRow
 from control_plane.database import Base
 from control_plane.files.tables import File
@@ -26,6 +27,8 @@ TABLES = (
     StoredResponse,
     Item,
     File,
+    Batch,
+    BatchLine,
     BudgetRow,
     BudgetAlert,
 )

@@ -4,6 +4,7 @@ from deployments.config import PlatformConfig
 from models import channels
 from models.catalogue import CatalogueEntry
 from serve.agents.config import AgentRuntimeConfig
+from serve.batches.config import RunnerConfig
 from serve.config import FileLimits, GatewayConfig, ModelRoute, Upstream
 from serve.hosted.config import HostedConfig
 
@@ -74,4 +75,14 @@ def agents_config(config: PlatformConfig) -> AgentRuntimeConfig:
         gateway_url=config.gateway_url,
         control_plane_url=config.control_plane_url,
         cluster_secret=config.cluster_secret,
+    )
+
+
+def batch_config(config: PlatformConfig) -> RunnerConfig:
+    """The batch job's section."""
+    return RunnerConfig(
+        gateway_url=config.gateway_url,
+        control_plane_url=config.control_plane_url,
+        cluster_secret=config.cluster_secret,
+        object_store=config.object_store,
     )

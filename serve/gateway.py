@@ -20,6 +20,8 @@ from serve.admission import Admission
 from serve.allowlist import local_path
 from serve.asgi import ClientDisconnected, Message, Receive, Scope, Send, live, send_bytes, send_error, send_json
 from serve.auth import Authenticator
+from serve.batches.app import ROOT as BATCHES
+from serve.batches.app import Batches
 from serve.calls import REQUEST_ID, Calls, request_id
 from serve.config import GatewayConfig
 from serve.directory import KeyDirectory
@@ -94,6 +96,7 @@ class Gateway:
         if config.object_store is not None:
             self._files = Files(config, config.object_store, self._http, self._calls.caller)
             self._families[FILES] = self._files
+            self._families[BATCHES] = Batches(config, self._http, self._calls.caller)
             self._files.start()
         self._health = Health(self._admission, self._directory, self._authenticator, self._routes.upstreams())
         self._listener.start()

@@ -68,6 +68,13 @@ async def authenticate(transaction: Transaction, key: str, pepper: SecretStr) ->
     return await _principal(transaction, *found)
 
 
+async def principal_of(transaction: Transaction, key_id: str) -> Principal | None:
+    """The principal of a key that the platform works for, None where it may no longer be used."""
+    row = await transaction.session.get(ApiKey, key_id)
+    found = None if row is None else await repository.usable(transaction.session, row.prefix)
+    return None if found is None or _expired(found[0]) else await _principal(transaction, *found)
+
+
 def _expired(row: ApiKey) -> bool:
     return row.expires_at is not None and row.expires_at <= utc_now()
 

@@ -18,6 +18,7 @@ from serve.files.ledger import FileLedger
 from serve.files.store import ObjectStore, key
 from serve.files.sweeper import Sweeper
 from serve.files.uploads import Uploads
+from serve.internal import InternalClient
 
 ROOT = "/v1/files"
 FILE_ID = re.compile(r"file-[0-9a-f]{32}")
@@ -35,7 +36,9 @@ class Files:
         limits: FileLimits = config.files
         self._identify = identify
         self._store = ObjectStore(address, limits.threads)
-        self._ledger = FileLedger(http, config.control_plane_url, config.cluster_secret, limits.ask_seconds_max)
+        self._ledger = FileLedger(
+            InternalClient(http, config.control_plane_url, config.cluster_secret, limits.ask_seconds_max)
+        )
         self._uploads = Uploads(self._store, self._ledger, limits)
         self._downloads = Downloads(self._store, limits)
         self._sweeper = Sweeper(self._store, self._ledger, limits.sweep_seconds)

@@ -17,6 +17,7 @@ FILTER = ROOT / "tenancy.py"
 MAY_QUERY = {
     "tenancy.py",
     "agents/repository.py",
+    "batches/repository.py",
     "budgets/repository.py",
     "files/repository.py",
     "keys/repository.py",

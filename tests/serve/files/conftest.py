@@ -41,17 +41,19 @@ class Door:
     """
 
     def __init__(self, app: Any) -> None:
-        self._app = app
+        self.url = ""
+        self.app = app
         self.broken: set[str] = set()
         self.unheard: set[str] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         call = f"{scope['method']} {scope['path'].rpartition('/')[2]}"
-        if call in self.unheard:
-            await self._app(scope, receive, swallow)
-        if call not in self.broken | self.unheard:
-            await self._app(scope, receive, send)
+        unheard = call in self.unheard
+        if not unheard and call not in self.broken:
+            await self.app(scope, receive, send)
             return
+        if unheard:
+            await self.app(scope, receive, swallow)
         await send({"type": "http.response.start", "status": 500, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
@@ -158,7 +160,7 @@ async def files(platform: Any, files_database: str, redis_url: str, tmp_path: Pa
             stack.push_async_callback(app.state.context.engine.dispose)
             stack.push_async_callback(app.state.context.redis.aclose)
             door = Door(app)
-            url = await stack.enter_async_context(listening(door))
+            url = door.url = await stack.enter_async_context(listening(door))
             operator = await stack.enter_async_context(
                 httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {OPERATOR}"})
             )

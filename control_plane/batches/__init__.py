@@ -1,0 +1,1 @@
+"""Batches: what is asked, how far it is, and the jobs that do it."""
