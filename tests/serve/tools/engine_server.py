@@ -4,6 +4,7 @@ Each way of telling a model of tools has its own address: ``/prompted``, ``/herm
 """
 
 import asyncio
+import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,6 +23,8 @@ SECRET = SecretStr("cluster-secret")
 
 
 async def main(port: int) -> None:
+    # uvicorn raises the signal that ended it once more; the engine has a process to end first.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     entry = load_catalogue().find(MODEL)
     flags = engine_flags(entry, entry.engine(0), str(ROOT / ".objecta" / "models" / MODEL), 0)
     async with AsyncExitStack() as leaving:
