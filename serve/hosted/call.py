@@ -17,7 +17,7 @@ from serve.hosted.classes import ModelClass
 from serve.hosted.messages import translated
 from serve.hosted.parameters import check_profile, refused, settings, unsupported
 from serve.hosted.request import ChatRequest, NamedChoice, ResponseFormat, Tool
-from serve.hosted.schema import Schema
+from serve.hosted.schema import Schema, without_type_lists
 
 JSON_TOOL = "json"
 SCHEMA_PARAM = "response_format.json_schema.schema"
@@ -96,8 +96,15 @@ def _bound(kind: ModelClass, model: Any, profile: Mapping[str, Any], request: Ch
     if request.tools:
         model = _with_tools(kind, model, request, request.tools)
     if form is not None and asked:
-        model = model.bind(response_format=form.model_dump(by_alias=True, exclude_none=True))
+        model = model.bind(response_format=_native(kind, form))
     return model, None
+
+
+def _native(kind: ModelClass, form: ResponseFormat) -> dict[str, Any]:
+    native = form.model_dump(by_alias=True, exclude_none=True)
+    if form.json_schema is not None and not kind.dialect.type_lists:
+        native["json_schema"]["schema"] = without_type_lists(form.json_schema.schema_)
+    return native
 
 
 def _answer_tool(form: ResponseFormat) -> dict[str, Any]:

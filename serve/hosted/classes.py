@@ -26,7 +26,8 @@ class Dialect:
     ``formats``: types of ``response_format`` that the provider itself takes. ``no_tool_choice``: how tools are shown
     but not to be called; None where they have to be left out. ``image_addresses``: addresses of images are handed on
     to the provider, where another class might fetch them from inside our network. ``system_anywhere``: instructions
-    keep their place. ``names``, ``image_details``: those fields reach the provider.
+    keep their place. ``names``, ``image_details``: those fields reach the provider. ``type_lists``: a schema's ``type``
+    may be a list. ``strict_each``: each tool is strict or not, where another class takes one word for all of them.
     """
 
     formats: frozenset[str] = frozenset()
@@ -37,6 +38,7 @@ class Dialect:
     system_anywhere: bool = False
     names: bool = False
     strict_each: bool = False
+    type_lists: bool = False
 
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -49,6 +51,7 @@ DIALECTS: Mapping[str, Dialect] = {
         system_anywhere=True,
         names=True,
         strict_each=True,
+        type_lists=True,
     ),
 }
 MODEL_FIELDS = ("model", "model_name", "model_id")

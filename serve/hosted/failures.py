@@ -79,10 +79,16 @@ def provider_error(error: Exception, *, started: bool, param: str | None = None)
     status = _status(error, body)
     if status is not None:
         return _of_status(status, body, _retry_after(error), too_long=isinstance(error, ContextOverflowError))
-    if isinstance(error, ValueError) and not started and not isinstance(error, ValidationError | json.JSONDecodeError):
+    if not started and _cannot_be_put(error, param):
         # The class found, before it asked, that it cannot put the request into the provider's words.
         return InvalidRequest("The model cannot be asked for this combination of parameters.", param=param)
     return UpstreamError("The model failed to answer.")
+
+
+def _cannot_be_put(error: Exception, param: str | None) -> bool:
+    """Whether a class failed over the request itself. Over a caller's schema it may stumble in other ways, too."""
+    kinds = (ValueError,) if param is None else (ValueError, TypeError, AssertionError)
+    return isinstance(error, kinds) and not isinstance(error, ValidationError | json.JSONDecodeError)
 
 
 def _of_status(status: int, body: Mapping[str, Any], wait: float, *, too_long: bool) -> PlatformError:

@@ -25,10 +25,47 @@ REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 # Their children are names of the caller's, not keywords.
 NAMED = frozenset({"properties", "$defs", "definitions", "dependentSchemas"})
 DATA = frozenset({"enum", "const", "default", "examples"})
+# Keywords that bind values of one type only.
+OF_TYPE: Mapping[str, frozenset[str]] = {
+    "object": frozenset({"properties", "required", "additionalProperties"}),
+    "array": frozenset({"items", "prefixItems", "minItems", "maxItems", "uniqueItems"}),
+    "string": frozenset({"pattern", "format", "minLength", "maxLength"}),
+    "number": frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}),
+}
+OF_SOME_TYPE = frozenset[str]().union(*OF_TYPE.values())
 
 
 class TooManyReferences(Exception):
     """The schema multiplies itself."""
+
+
+def without_type_lists(schema: Any) -> Any:
+    """The schema with ``anyOf`` in place of lists of types, which not every provider's library knows.
+
+    It may allow more where a list of types stands beside ``enum`` or ``anyOf``; what an answer has to keep is the
+    caller's own schema.
+    """
+    if isinstance(schema, list):
+        return [without_type_lists(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {
+        key: value if key in DATA else without_type_lists(value)
+        for key, value in cast("dict[str, Any]", schema).items()
+    }
+    types = inner.get("type")
+    if not isinstance(types, list):
+        return inner
+    if "enum" in inner or "anyOf" in inner:
+        return {key: value for key, value in inner.items() if key != "type"}
+    branches = [_of_type(str(kind), inner) for kind in cast("list[Any]", types)]
+    common = {key: value for key, value in inner.items() if key != "type" and key not in OF_SOME_TYPE}
+    return {**common, "anyOf": branches}
+
+
+def _of_type(kind: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    own = OF_TYPE.get("number" if kind == "integer" else kind, frozenset())
+    return {"type": kind, **{key: value for key, value in schema.items() if key in own}}
 
 
 class Schema:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,6 +27,8 @@ from serve.hosted.config import HostedConfig
 SECRET = "cluster-secret"
 KEY = "sk-ant-secret"
 MODEL = "claude-test"
+# LangChain's class keeps one pool for an address and a timeout, and each test has an event loop of its own.
+TIMEOUTS = itertools.count(100)
 # How a block begins in a stream.
 EMPTY: dict[str, dict[str, Any]] = {"text": {"text": ""}, "thinking": {"thinking": ""}, "tool_use": {"input": {}}}
 
@@ -202,6 +205,7 @@ async def adapter() -> AsyncIterator[Adapters]:
                 "model_class": "langchain_anthropic:ChatAnthropic",
                 "base_url": address,
                 "api_key": SecretStr(KEY),
+                "idle_seconds_max": next(TIMEOUTS),
                 **changes,
             }
             url = await stack.enter_async_context(serve(Guard(HostedApp(HostedConfig(**settings)), SecretStr(SECRET))))

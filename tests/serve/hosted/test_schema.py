@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from models.errors import InvalidRequest
-from serve.hosted.schema import Schema
+from serve.hosted.schema import Schema, without_type_lists
 
 
 def bomb(levels: int) -> dict[str, Any]:
@@ -33,6 +33,21 @@ def bomb(levels: int) -> dict[str, Any]:
 )
 def test_text_keeps_a_schema_or_not(schema: dict[str, Any], text: str, kept: bool) -> None:
     assert Schema(schema, "s").keeps(text) is kept
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"type": "string"}, {"type": "string"}),
+        ({"type": ["string", "null"], "title": "t"}, {"title": "t", "anyOf": [{"type": "string"}, {"type": "null"}]}),
+        ({"type": ["integer"], "minimum": 1, "pattern": "x"}, {"anyOf": [{"type": "integer", "minimum": 1}]}),
+        ({"type": ["string", "null"], "enum": ["a", None]}, {"enum": ["a", None]}),
+        ({"const": {"type": ["a"]}}, {"const": {"type": ["a"]}}),
+        ({"items": [{"type": ["null"]}]}, {"items": [{"anyOf": [{"type": "null"}]}]}),
+    ],
+)
+def test_lists_of_types_become_alternatives(schema: dict[str, Any], told: dict[str, Any]) -> None:
+    assert without_type_lists(schema) == told
 
 
 def test_a_pattern_that_would_take_for_ever_takes_no_time() -> None:

@@ -160,6 +160,35 @@ async def test_a_structured_answer_is_asked_for_in_the_providers_own_way(adapter
     assert "tools" not in stage.provider.asked
 
 
+async def test_types_in_a_list_are_asked_for_in_words_that_the_provider_knows(adapter: Any) -> None:
+    stage = await adapter()
+    stage.provider.blocks = [{"type": "text", "text": '{"city":null}'}]
+    optional = {"type": ["string", "null"], "description": "Where", "minLength": 2}
+    schema = {"type": "object", "properties": {"city": optional}, "required": ["city"], "additionalProperties": False}
+    assert (await stage.chat(response_format=structured(schema))).choices[0].finish_reason == "stop"
+    asked = stage.provider.asked["output_config"]["format"]["schema"]["properties"]["city"]
+    assert asked["description"] == "Where"
+    assert [branch["type"] for branch in asked["anyOf"]] == ["string", "null"]
+    stage.provider.blocks = [{"type": "text", "text": '{"city":"B"}'}]
+    assert (await stage.refused(response_format=structured(schema))).status_code == 502
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": "array", "items": True},
+        {"type": "object", "properties": {"a": {}}},
+        {"type": "object", "properties": {"a": True}},
+    ],
+)
+async def test_a_schema_that_the_provider_cannot_be_given_is_refused_by_name(adapter: Any, schema: Any) -> None:
+    stage = await adapter()
+    error = await stage.refused(response_format=structured(schema))
+    assert (error.status_code, error.param) == (400, "response_format")
+    assert stage.provider.requests == []
+
+
 @pytest.mark.parametrize("said", ["Bonn, seven", '{"city":"bonn", "degrees":7}', '{"city":"Bonn"}'])
 async def test_an_answer_that_breaks_its_schema_fails(adapter: Any, said: str) -> None:
     stage = await adapter()

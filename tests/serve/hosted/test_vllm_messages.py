@@ -1,6 +1,5 @@
 """The adapter before a real server of Anthropic's wire: vLLM's own ``/v1/messages``, with the local model."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from benchmarks.engine_parity import MODEL, vllm_alone
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parents[3]
-TIMEOUTS = itertools.count(100)
 QUESTION = [{"role": "system", "content": "You are terse."}, {"role": "user", "content": "Name a colour."}]
 # Anthropic's wire has no bounds of numbers: its client writes them into a description, and the model may break them.
 SCHEMA = {
@@ -36,8 +34,7 @@ def vllm() -> Iterator[str]:
 @pytest.fixture
 def start(vllm: str, adapter: Any) -> Any:
     async def begin() -> Any:
-        # LangChain's class keeps one pool for an address and a timeout, and each test has an event loop of its own.
-        return await adapter(base_url=vllm, idle_seconds_max=next(TIMEOUTS))
+        return await adapter(base_url=vllm)
 
     return begin
 
