@@ -17,7 +17,9 @@ NICENESS = 10
 
 async def run(config: RunnerConfig, batch_id: str, attempt: int) -> None:
     """Do the batch. Raises where the platform fails for long."""
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
+    # A connection a line: one that the proxy closes while a line is being sent would leave open whether it arrived.
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as http:
         await Runner(config, http, batch_id, attempt).run()
 
 

@@ -11,6 +11,7 @@ from serve.files.store import ObjectStore
 
 BLOCK_BYTES = 1024 * 1024
 CUSTOM_ID_LENGTH_MAX = 512
+NAME_LENGTH_MAX = 200
 KNOWN = frozenset({"custom_id", "method", "url", "body"})
 
 
@@ -90,7 +91,7 @@ class Input:
         """What is wrong with a line: code, field, message."""
         unknown = sorted(found.keys() - KNOWN)
         if unknown:
-            return "unknown_parameter", unknown[0][:64], "The line has a field that is not known."
+            return "unknown_parameter", shown(unknown[0]), "The line has a field that is not known."
         custom_id, body = found.get("custom_id"), found.get("body")
         if not isinstance(custom_id, str) or not 0 < len(custom_id) <= CUSTOM_ID_LENGTH_MAX:
             return "invalid_custom_id", "custom_id", f"Give a text of at most {CUSTOM_ID_LENGTH_MAX} characters."
@@ -107,7 +108,7 @@ class Input:
 
     def _body_problem(self, body: dict[str, Any]) -> tuple[str, str, str] | None:
         model = body.get("model")
-        if not isinstance(model, str) or not model:
+        if not isinstance(model, str) or model != shown(model) or not model:
             return "invalid_model", "body.model", "The body must name a model."
         self.model = self.model or model
         if model != self.model:
@@ -118,6 +119,11 @@ class Input:
 
     def _refuse(self, code: str, message: str, line: int | None = None, param: str | None = None) -> None:
         self.errors.append(LineError(code=code, message=message, param=param, line=line))
+
+
+def shown(name: str) -> str:
+    """A name as an error may quote it, and PostgreSQL store it."""
+    return "".join(letter for letter in name[:NAME_LENGTH_MAX] if letter.isprintable())
 
 
 async def fetched(store: ObjectStore, name: str) -> IO[bytes]:

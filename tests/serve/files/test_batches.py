@@ -151,6 +151,8 @@ WRONG = [
     (jsonl(request(1), request(2, body={"model": "other"})), "mismatched_model", 2, "body.model"),
     (jsonl(request(1, body={"stream": True})), "invalid_stream", 1, "body.stream"),
     (jsonl(request(1, priority=1)), "unknown_parameter", 1, "priority"),
+    (jsonl(request(1, **{"a\0b": 1})), "unknown_parameter", 1, "ab"),
+    (jsonl(request(1, body={"model": "m\0"})), "invalid_model", 1, "body.model"),
     (b"\n" + jsonl(*(request(n) for n in range(50_001))), "too_many_lines", None, None),
 ]
 
@@ -246,7 +248,7 @@ async def test_lines_that_may_not_be_sent_any_more_are_in_the_error_file(
     assert len(errors) >= 20 - 4 * 8
 
 
-async def test_an_upstream_that_fails_is_asked_again_and_a_refusal_for_good_is_not(bench: Bench) -> None:
+async def test_a_line_that_an_upstream_failed_is_sent_again(bench: Bench) -> None:
     made = await bench.create(jsonl(request(1), request(2)))
     bench.engine.script = Script(status=500)
     running = asyncio.ensure_future(bench.run(made.id, attempts_max=1_000))
