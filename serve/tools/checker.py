@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import regex
 from jsonschema import Draft202012Validator, ValidationError, validators
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from serve.tools.assembler import Malformed
 from serve.tools.request import Tool
@@ -33,7 +35,9 @@ VALIDATOR = cast(
 
 
 def _valid(schema: dict[str, Any], value: dict[str, Any]) -> bool:
-    return VALIDATOR(schema).is_valid(value)  # pyright: ignore[reportUnknownMemberType] - the library's stubs
+    # An empty registry: the library's default would fetch what a reference of the caller's names.
+    validator = VALIDATOR(schema, registry=Registry[Any]())
+    return validator.is_valid(value)  # pyright: ignore[reportUnknownMemberType] - the library's stubs
 
 
 class Checker:
@@ -50,7 +54,7 @@ class Checker:
         try:
             value: object = json.loads(arguments)
             valid = isinstance(value, dict) and _valid(schema, cast("dict[str, Any]", value))
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, Unresolvable):
             valid = False
         if not valid:
             raise Malformed("arguments that do not satisfy their schema")

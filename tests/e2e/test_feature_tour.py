@@ -1,6 +1,7 @@
 """The official clients' tour of the endpoint on the running platform: each feature as an application uses it."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ TOOLS: Any = [
     {"type": "function", "function": {"name": "weather", "description": "The weather", "parameters": WEATHER}}
 ]
 BURST = 30
+BATCH_SECONDS_MAX = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +149,31 @@ def test_files_are_kept_and_given_back(client: OpenAI) -> None:
     assert client.files.delete(made.id).deleted
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(made.id)
+
+
+def test_a_batch_is_done_in_the_background(client: OpenAI) -> None:
+    lines = [
+        {
+            "custom_id": f"line-{number}",
+            "method": "POST",
+            "url": "/v1/embeddings",
+            "body": {"model": EMBEDDER, "input": f"line {number}"},
+        }
+        for number in range(5)
+    ]
+    content = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    file = client.files.create(file=("batch.jsonl", content), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+    deadline = time.monotonic() + BATCH_SECONDS_MAX
+    while batch.status not in {"completed", "failed", "expired", "cancelled"}:
+        assert time.monotonic() < deadline, batch
+        time.sleep(0.5)
+        batch = client.batches.retrieve(batch.id)
+    assert batch.status == "completed", batch
+    assert batch.output_file_id is not None
+    done = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+    assert {one["custom_id"] for one in done} == {line["custom_id"] for line in lines}
+    assert {one["response"]["status_code"] for one in done} == {200}
 
 
 def test_anthropic_s_client_is_answered_by_the_same_models(platform) -> None:
