@@ -9,6 +9,7 @@ come back (``retry-after``) does; one that is refused for good is not served any
 ``refused_wrongly``: final refusals although the ledger says at the end that a call had room.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -203,10 +204,10 @@ async def _read(answer: aiohttp.ClientResponse, leaves_after: int | None) -> str
     return "served"
 
 
-async def watch(place: Stage, worth: Budgeted, most: list[int]) -> None:
-    """Note the most that was settled and held at once."""
+async def watch(place: Stage, worth: Budgeted, most: list[int], enough: asyncio.Event) -> None:
+    """Note the most that was settled and held at once. Told to end, not cancelled: redis-py may swallow that."""
     key = budget_key(worth.budget, "total")
-    while True:
+    while not enough.is_set():
         spent, held = await place.redis.hmget(key, "spent", "held")
         most[0] = max(most[0], int(spent or 0) + int(held or 0))
         await asyncio.sleep(0.002)
@@ -237,7 +238,8 @@ async def load(place: Stage, session: aiohttp.ClientSession, replicas: list[Repl
     """The figures of one run."""
     chance, most = random.Random(7), [0]
     worth = await budgeted(session, place, much.worth)
-    watching = asyncio.create_task(watch(place, worth, most))
+    enough = asyncio.Event()
+    watching = asyncio.create_task(watch(place, worth, most, enough))
     killing = asyncio.create_task(kill_now_and_then(replicas, much.kills, chance))
     urls = [replica.url for replica in replicas]
     began = time.monotonic()
@@ -246,8 +248,8 @@ async def load(place: Stage, session: aiohttp.ClientSession, replicas: list[Repl
         seconds = time.monotonic() - began
         await killing
     holds, held = await leftovers(place, worth)
-    watching.cancel()
-    await asyncio.wait({watching})
+    enough.set()
+    await watching
     usage = await asked(session, place, "GET", f"/{worth.organisation}/usage")
     spent = usage["total"]["cost_micro"]
     counts = {name.replace(" ", "_"): ends.count(name) for name in ("served", "left", "cut off", "refused")}
@@ -276,10 +278,9 @@ async def measured(much: Load) -> dict[str, float]:
                     replica.end(signal.SIGKILL)
 
 
-def benchmark() -> dict[str, float]:
-    """The figures."""
-    return asyncio.run(measured(Load()))
-
-
 if __name__ == "__main__":
-    sys.exit(main(benchmark))
+    parser = argparse.ArgumentParser(description=__doc__)
+    for what, number in Load()._asdict().items():
+        parser.add_argument(f"--{what}", type=int, default=number)
+    order = Load(**vars(parser.parse_args()))
+    sys.exit(main(lambda: asyncio.run(measured(order))))
