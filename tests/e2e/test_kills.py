@@ -58,13 +58,14 @@ class Load:
         while not self._stop.is_set():
             request_id = f"kill-{uuid.uuid4().hex}"
             self.sent.append(request_id)
-            end = await self._call(http, request_id)
+            end, wait_seconds = await self._call(http, request_id)
             self.ends[end] += 1
             if end != "done":
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), BACK_OFF_SECONDS)
+                    await asyncio.wait_for(self._stop.wait(), wait_seconds)
 
-    async def _call(self, http: httpx.AsyncClient, request_id: str) -> str:
+    async def _call(self, http: httpx.AsyncClient, request_id: str) -> tuple[str, float]:
+        """How it ended, and how long to wait where it did not end well: as long as it is told, like the SDKs."""
         body = {
             "model": CHAT,
             "messages": [{"role": "user", "content": f"Tell a story about {request_id}."}],
@@ -80,12 +81,12 @@ class Load:
                 if answer.headers.get("x-request-id") == request_id:
                     self.taken.append(request_id)
                 if answer.status_code != httpx.codes.OK:
-                    return str(answer.status_code)
+                    return str(answer.status_code), float(answer.headers.get("retry-after", BACK_OFF_SECONDS))
                 async for line in answer.aiter_lines():
                     done = done or line == "data: [DONE]"
         except httpx.HTTPError as error:
-            return type(error).__name__
-        return "done" if done else "cut"
+            return type(error).__name__, BACK_OFF_SECONDS
+        return "done" if done else "cut", BACK_OFF_SECONDS
 
 
 @asynccontextmanager
