@@ -1,17 +1,11 @@
 """Answers on OpenAI's wire: the whole completion, and its chunks as they come."""
 
-import time
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from models.errors import PlatformError
 from serve.asgi import Send, send_json
-
-DONE = b"data: [DONE]\n\n"
-STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+from serve.chunks import ChunkStream, head
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,63 +96,21 @@ class WholeReply:
         raise error
 
 
-class StreamedReply:
-    """Server-sent chunks; the response starts with the first piece, so an error before it is still a plain answer."""
-
-    def __init__(self, model: str, send: Send, *, include_usage: bool) -> None:
-        self._send = send
-        self._include_usage = include_usage
-        self._head = head(model, "chat.completion.chunk")
-        self._started = False
-
-    async def text(self, piece: str) -> None:
-        """Send a piece of the content."""
-        await self._start()
-        await self._chunk({"content": piece})
+class StreamedReply(ChunkStream):
+    """Server-sent chunks, with what the model thinks and the tools it calls."""
 
     async def reasoning(self, piece: str) -> None:
         """Send a piece of what the model thinks, under the name that our engines use."""
-        await self._start()
-        await self._chunk({"reasoning": piece})
+        await self.delta({"reasoning": piece})
 
     async def tool(self, piece: ToolPiece) -> None:
         """Send a piece of a tool call."""
-        await self._start()
-        await self._chunk({"tool_calls": [piece.delta()]})
+        await self.delta({"tool_calls": [piece.delta()]})
 
     async def end(self, end: End) -> None:
         """The last delta, the usage where it was asked for, and the end of the stream."""
-        await self._start()
-        await self._chunk({}, end.finish_reason)
-        if self._include_usage and end.usage is not None:
-            await self._event({**self._head, "choices": [], "usage": end.usage.body()})
-        await self._send({"type": "http.response.body", "body": DONE})
-
-    async def fail(self, error: PlatformError) -> None:
-        """An error after the first byte: one event, and no ``[DONE]``. Raises ``error`` where nothing has been sent."""
-        if not self._started:
-            raise error
-        await self._event(error.body(), more=False)
-
-    async def _start(self) -> None:
-        if not self._started:
-            self._started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
-            await self._chunk({"role": "assistant", "content": "", "refusal": None})
-
-    async def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> None:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        usage = {"usage": None} if self._include_usage else {}
-        await self._event({**self._head, "choices": [choice], **usage})
-
-    async def _event(self, payload: dict[str, Any], *, more: bool = True) -> None:
-        body = b"data: " + orjson.dumps(payload) + b"\n\n"
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self.delta({}, end.finish_reason)
+        await self.close(None if end.usage is None else end.usage.body())
 
 
 Reply = WholeReply | StreamedReply
-
-
-def head(model: str, kind: str) -> dict[str, Any]:
-    """The keys that an answer and all its chunks share."""
-    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
