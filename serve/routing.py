@@ -11,21 +11,11 @@ from models.catalogue import CatalogueEntry, ModelKind
 from models.errors import ContextTooLong, InvalidRequest, ModelNotFound
 from models.identity import AgentRoute, Principal
 from models.usage import CallKind, Price
+from serve.checks import CHAT_CHECKS, COMPLETION_CHECKS, EMBEDDING_CHECKS, RERANK_CHECKS
 from serve.config import GatewayConfig
 from serve.streams import StreamShape
 from serve.upstreams import UpstreamClient
-from serve.validation import (
-    CHAT_CHECKS,
-    COMPLETION_CHECKS,
-    EMBEDDING_CHECKS,
-    RERANK_CHECKS,
-    Body,
-    check_chat,
-    check_completion,
-    check_embedding,
-    check_rerank,
-    refuse_unknown,
-)
+from serve.validation import Body, check_chat, check_completion, check_embedding, check_rerank, refuse_unknown
 
 AGENT_PREFIX = "agent/"
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.errors import InvalidRequest
+from serve.checks import TOKENS_MAX
 from serve.messages.conversation import Conversation
 from serve.messages.reader import Reader, unsupported, wrong
-from serve.validation import MESSAGES_MAX, TOKENS_MAX, Body
+from serve.validation import MESSAGES_MAX, Body
 
 TOOLS_MAX = 1_024
 STOPS_MAX = 4

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.errors import InvalidRequest
+from serve.checks import TOKENS_MAX
 from serve.messages.reader import Reader, missing, unsupported, wrong
 from serve.responses.items import Item, absent, read_input
 from serve.responses.tools import read_tools
-from serve.validation import TOKENS_MAX, Body
+from serve.validation import Body
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 VERBOSITIES = ("low", "medium", "high")
