@@ -13,6 +13,8 @@ from models.errors import InvalidRequest
 
 CHOICES_MAX = 128
 TOKENS_MAX = 2**31 - 1
+TEMPERATURE_MAX = 2
+TOP_LOGPROBS_MAX = 20
 STOPS_MAX = 4
 BIAS_MAX = 100
 PAIRS_MAX = 16
@@ -139,7 +141,7 @@ _string_or_object = _of((str, dict), "a string or an object", "string", "object"
 SAMPLING_CHECKS: Mapping[str, Check] = {
     "stream": _boolean,
     "stream_options": Check(_stream_options, STREAM_OPTIONS_SCHEMA),
-    "temperature": _number(0, 2),
+    "temperature": _number(0, TEMPERATURE_MAX),
     "top_p": _number(0, 1),
     "n": _integer(1, CHOICES_MAX),
     "max_tokens": _integer(1, TOKENS_MAX),
@@ -154,7 +156,7 @@ CHAT_CHECKS: Mapping[str, Check] = {
     **SAMPLING_CHECKS,
     "max_completion_tokens": _integer(1, TOKENS_MAX),
     "logprobs": _boolean,
-    "top_logprobs": _integer(0, 20),
+    "top_logprobs": _integer(0, TOP_LOGPROBS_MAX),
     "tools": _array,
     "tool_choice": _string_or_object,
     "parallel_tool_calls": _boolean,
@@ -172,7 +174,7 @@ CHAT_CHECKS: Mapping[str, Check] = {
 }
 COMPLETION_CHECKS: Mapping[str, Check] = {
     **SAMPLING_CHECKS,
-    "logprobs": _integer(0, 20),
+    "logprobs": _integer(0, TOP_LOGPROBS_MAX),
     "best_of": _integer(1, CHOICES_MAX),
     "echo": _boolean,
     "suffix": _string,

@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
+import orjson
+
 from models.catalogue import CatalogueEntry
 from models.errors import LimitReached, MethodNotAllowed, NotFound, PlatformError
 from models.identity import AgentRoute
@@ -34,6 +36,8 @@ from serve.messages.app import Messages
 from serve.messages.errors import send_error as send_anthropic_error
 from serve.metering import Meter
 from serve.metrics import Metrics
+from serve.openapi.document import document
+from serve.openapi.parts import JSON
 from serve.responses.service import StatefulApi
 from serve.routing import ENDPOINTS, Routes, model_not_found
 from serve.scripts import ScriptRunner
@@ -65,9 +69,12 @@ class Gateway:
             "/health/live": self._live,
             "/health/ready": self._ready,
             "/metrics": self._metrics_page,
+            "/openapi.json": self._described,
+            "/v1/openapi.json": self._described,
         }
         self._families: dict[str, Family] = {}
         self._files: Files | None = None
+        self._description = orjson.dumps(document(with_files=config.object_store is not None))
 
     async def start(self) -> None:
         """Needs neither Redis nor the control plane to be there. A second time does nothing."""
@@ -216,6 +223,9 @@ class Gateway:
     async def _metrics_page(self, request: str, scope: Scope, send: Send) -> None:  # noqa: ARG002 - a page's signature
         headers = [(REQUEST_ID, request.encode())]
         await send_bytes(send, 200, self._metrics.render(), self._metrics.content_type, headers)
+
+    async def _described(self, request: str, scope: Scope, send: Send) -> None:  # noqa: ARG002 - a page's signature
+        await send_bytes(send, 200, self._description, JSON.encode(), [(REQUEST_ID, request.encode())])
 
     async def _send(self, request: str, send: Send, body: object) -> None:
         await send_json(send, 200, body, [(REQUEST_ID, request.encode())])

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from control_plane.batches.tables import Batch
 from control_plane.database import unix_seconds
-from control_plane.pages import CURSOR_LENGTH_MAX, LIMIT_DEFAULT, LIMIT_MAX
-from models.batches import WINDOW
+from control_plane.pages import CURSOR_LENGTH_MAX, LIMIT_DEFAULT
+from models.batches import LIST_MAX, WINDOW
 
 TIMES = (
     *("created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at"),
@@ -21,7 +21,7 @@ class BatchQuery(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIMIT_MAX)
+    limit: int = Field(default=LIMIT_DEFAULT, ge=1, le=LIST_MAX)
     after: str | None = Field(default=None, min_length=1, max_length=CURSOR_LENGTH_MAX)
 
 

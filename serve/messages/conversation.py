@@ -15,6 +15,7 @@ from models.errors import InvalidRequest
 from serve.messages.reader import Reader, unsupported, wrong
 
 BLOCKS_MAX = 10_000
+ROLES = ("user", "assistant", "system")
 IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 BILLING = "x-anthropic-billing-header"
 
@@ -44,7 +45,7 @@ class Conversation:
 
     def add(self, message: Reader) -> None:
         """One message."""
-        role = message.one_of("role", "user", "assistant", "system")
+        role = message.one_of("role", *ROLES)
         message.need("content")
         if role == "assistant" != self._role:
             self._all_answered()

@@ -16,6 +16,11 @@ from serve.validation import MESSAGES_MAX, Body
 TOOLS_MAX = 1_024
 STOPS_MAX = 4
 USER_ID_CHARACTERS_MAX = 256
+TEMPERATURE_MAX = 1
+THINKING_TOKENS_MIN = 1_024
+TOOL_CHOICES = ("auto", "any", "tool", "none")
+THINKING = ("enabled", "adaptive", "disabled")
+DISPLAYS = ("summarized", "omitted")
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 TIERS = {"auto": "auto", "standard_only": "default"}
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
@@ -46,7 +51,7 @@ def message_request(body: Body, *, engine: bool) -> Asked:
     # In OpenAI's words; None: not asked for.
     settings: dict[str, Any] = {
         "max_completion_tokens": request.integer("max_tokens", 1, TOKENS_MAX),
-        "temperature": request.number("temperature", 0, 1),
+        "temperature": request.number("temperature", 0, TEMPERATURE_MAX),
         "top_p": request.number("top_p", 0, 1),
         "top_k": request.integer("top_k", 0, TOKENS_MAX),
         "stop": _stops(request) or None,
@@ -99,7 +104,7 @@ def _prompt(request: Reader) -> Body:
 
 def _tool(tool: Reader) -> dict[str, Any]:
     kind = tool.value("type")
-    if kind not in {None, "custom"}:
+    if kind is not None and kind != "custom":
         raise InvalidRequest(
             f"Unsupported tool '{kind}': only tools that the caller runs itself can be given.",
             param=tool.name("type"),
@@ -127,7 +132,7 @@ def _tool_choice(request: Reader) -> dict[str, Any]:
     choice = request.object("tool_choice")
     if choice is None:
         return {}
-    kind = choice.one_of("type", "auto", "any", "tool", "none")
+    kind = choice.one_of("type", *TOOL_CHOICES)
     names = [tool.text("name") for tool in request.objects("tools", TOOLS_MAX)]
     if not names and kind != "none":
         raise wrong("tool_choice", "needs 'tools'")
@@ -181,16 +186,16 @@ def _thinking(thinking: Reader | None, settings: dict[str, Any]) -> bool:
     """Whether the caller wants to see the model think; a budget goes into ``settings``."""
     if thinking is None:
         return False
-    kind = thinking.one_of("type", "enabled", "adaptive", "disabled")
+    kind = thinking.one_of("type", *THINKING)
     if kind == "enabled":
         thinking.need("budget_tokens")
-        budget = thinking.integer("budget_tokens", 1_024, TOKENS_MAX)
+        budget = thinking.integer("budget_tokens", THINKING_TOKENS_MIN, TOKENS_MAX)
         limit = settings.get("max_completion_tokens")
         if budget is not None and limit is not None and budget >= limit:
             raise wrong("thinking.budget_tokens", "must be less than 'max_tokens'")
         settings["thinking_token_budget"] = budget
     shown = kind != "disabled"
     if thinking.value("display") is not None:
-        shown = thinking.one_of("display", "summarized", "omitted") == "summarized" and shown
+        shown = thinking.one_of("display", *DISPLAYS) == "summarized" and shown
     thinking.done()
     return shown

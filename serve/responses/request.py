@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.errors import InvalidRequest
-from serve.checks import TOKENS_MAX
+from serve.checks import NAME_LENGTH_MAX, PAIRS_MAX, TEMPERATURE_MAX, TOKENS_MAX, TOP_LOGPROBS_MAX, VALUE_LENGTH_MAX
 from serve.messages.reader import Reader, missing, unsupported, wrong
 from serve.responses.items import Item, absent, read_input
 from serve.responses.tools import read_tools
@@ -21,9 +21,7 @@ TIERS = ("auto", "default", "flex", "priority")
 LOGPROBS = "message.output_text.logprobs"
 INCLUDABLE = (LOGPROBS, "message.input_image.image_url")
 FORMATS = ("text", "json_object", "json_schema")
-NAME_LENGTH_MAX = 64
-VALUE_LENGTH_MAX = 512
-PAIRS_MAX = 16
+INCLUDE_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +122,11 @@ def _conversation(reader: Reader) -> str | None:
 def _sampling(reader: Reader, chat: Body) -> Body:
     given: Body = {
         "max_output_tokens": reader.integer("max_output_tokens", 1, TOKENS_MAX),
-        "temperature": reader.number("temperature", 0, 2),
+        "temperature": reader.number("temperature", 0, TEMPERATURE_MAX),
         "top_p": reader.number("top_p", 0, 1),
-        "top_logprobs": reader.integer("top_logprobs", 0, 20),
+        "top_logprobs": reader.integer("top_logprobs", 0, TOP_LOGPROBS_MAX),
     }
-    include = reader.items("include", 100)
+    include = reader.items("include", INCLUDE_MAX)
     for index, name in enumerate(include):
         if name not in INCLUDABLE:
             raise InvalidRequest(f"Unsupported value of 'include': {name!r}.", f"include[{index}]", "unsupported_value")

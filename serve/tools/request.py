@@ -86,7 +86,7 @@ def _chosen(tools: tuple[Tool, ...], choice: object, calls_max: int, body: Body)
         raise _wrong("tool_choice", "must be 'none', 'auto', 'required', a function or allowed tools")
     inside = cast("dict[str, Any]", allowed)
     mode, references = inside.get("mode"), inside.get("tools")
-    if mode not in {"auto", "required"} or not isinstance(references, list) or not references:
+    if mode not in ("auto", "required") or not isinstance(references, list) or not references:
         raise _wrong("tool_choice.allowed_tools", "needs a mode, 'auto' or 'required', and tools")
     chosen = _named(cast("list[object]", references), tools, "tool_choice.allowed_tools.tools")
     return Plan(chosen, mode == "required", calls_max, text_schema(body) if mode == "auto" else None)
