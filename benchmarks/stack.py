@@ -25,7 +25,7 @@ REQUEST_SECONDS_MAX = 30.0
 POLL_SECONDS = 0.25
 OUTPUT_CHARACTERS_SHOWN = 4_000
 # Far above what a run can reach, so that admission does all of its work and refuses nothing.
-LIMITS = {"requests_per_minute": 1_000_000, "concurrent_requests": 1_000}
+LIMITS = {"requests_per_minute": 1_000_000, "concurrent_requests": 10_000}
 
 
 class Stack(BaseModel):

@@ -95,7 +95,7 @@ class Gateway:
         count, void = self._directory.count_budgets, self._meter.void
         self._admission = Admission(self._runner, self._replica, config.redis_away, count, void)
         self._metrics = Metrics(lambda: self._meter.spool_bytes, lambda: self._meter.waiting)
-        self._routes = Routes(self._http, config)
+        self._routes = Routes(config)
         self._calls = Calls(config, self._authenticator, self._routes, self._admission, self._meter, self._metrics)
         self._families[MESSAGES] = Messages(self._calls, self._routes, config)
         self._stateful = StatefulApi(config, self._http, self._calls, self._routes)

@@ -9,13 +9,13 @@ Invariants
 import asyncio
 from typing import Any, cast
 
-import aiohttp
 import orjson
 
 from models.errors import PlatformError, UpstreamError
 from serve.asgi import Send
 from serve.config import GatewayConfig
 from serve.hangup import HangUp
+from serve.http1 import Answer, WireError
 from serve.records import Call
 from serve.streams import StreamFilter, StreamShape
 from serve.usage import find_usage
@@ -44,18 +44,18 @@ class Patience:
             self._timeout.reschedule(min(now + self._idle_seconds, self._end))
 
 
-async def relay_whole(response: aiohttp.ClientResponse, call: Call, config: GatewayConfig, patience: Patience) -> bytes:
+async def relay_whole(response: Answer, call: Call, config: GatewayConfig, patience: Patience) -> bytes:
     """The answer's body under the model's name the client used. Raises UpstreamError; notes the usage."""
     parts: list[bytes] = []
     size = 0
     try:
-        while data := await response.content.readany():
+        while data := await response.readany():
             patience.more()
             size += len(data)
             if size > config.answer_bytes_max:
                 raise failed(call.asked)
             parts.append(data)
-    except (aiohttp.ClientError, OSError):
+    except WireError:
         raise failed(call.asked) from None
     finally:
         response.close()
@@ -87,7 +87,7 @@ class StreamRelay:
         self._watch = watch
         self._started = False
 
-    async def run(self, response: aiohttp.ClientResponse, headers: HeaderList, patience: Patience) -> None:
+    async def run(self, response: Answer, headers: HeaderList, patience: Patience) -> None:
         """Relay to the end. Raises UpstreamError where the upstream was lost before its first frame."""
         call, stream = self._call, self._filter
         try:
@@ -113,9 +113,9 @@ class StreamRelay:
         self._watch.answered()
         await self._send({"type": "http.response.body", "body": data})
 
-    async def _frames(self, response: aiohttp.ClientResponse, headers: HeaderList, patience: Patience) -> bool:
+    async def _frames(self, response: Answer, headers: HeaderList, patience: Patience) -> bool:
         """Whether the stream came to its own end."""
-        stream, read = self._filter, response.content.readany
+        stream, read = self._filter, response.readany
         try:
             while data := await read():
                 patience.more()
@@ -123,7 +123,7 @@ class StreamRelay:
                     await self._pass(out, headers)
                 if stream.failed:
                     return False
-        except (aiohttp.ClientError, OSError):
+        except WireError:
             return False
         if out := stream.finish():
             await self._pass(out, headers)

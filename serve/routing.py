@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import aiohttp
 import orjson
 
 from models.catalogue import CatalogueEntry, ModelKind
@@ -16,6 +15,7 @@ from serve.config import GatewayConfig
 from serve.streams import StreamShape
 from serve.upstreams import UpstreamClient
 from serve.validation import Body, check_chat, check_completion, check_embedding, check_rerank, refuse_unknown
+from serve.wire import Wire
 
 AGENT_PREFIX = "agent/"
 
@@ -95,12 +95,13 @@ class Target:
 class Routes:
     """All models served, and the agent runtime."""
 
-    def __init__(self, http: aiohttp.ClientSession, config: GatewayConfig) -> None:
+    def __init__(self, config: GatewayConfig) -> None:
+        self._wire = wire = Wire(config.timeouts.connect_seconds)
         clients: dict[str, UpstreamClient] = {}
         for route in config.routes:
             if route.upstream.base_url not in clients:
                 clients[route.upstream.base_url] = UpstreamClient(
-                    http, route.upstream, config.cluster_secret, config.timeouts, own=route.upstream.own
+                    wire, route.upstream, config.cluster_secret, config.timeouts, own=route.upstream.own
                 )
         self._targets = {
             route.entry.id: Target(clients[route.upstream.base_url], route.entry) for route in config.routes
@@ -111,7 +112,7 @@ class Routes:
         }
         self._chains |= {alias: self._chains[name] for alias, name in config.aliases.items()}
         self._agents = Target(
-            UpstreamClient(http, config.agents, config.cluster_secret, config.timeouts, own=True), None
+            UpstreamClient(wire, config.agents, config.cluster_secret, config.timeouts, own=True), None
         )
         self._clients = (*clients.values(), self._agents.upstream)
 
@@ -121,9 +122,10 @@ class Routes:
         return found | {self._agents.upstream.name: self._agents.upstream}
 
     async def close(self) -> None:
-        """End what watches over the upstreams."""
+        """End what watches over the upstreams, and the connections to them."""
         for client in self._clients:
             await client.close()
+        self._wire.close()
 
     def models(self, principal: Principal) -> list[CatalogueEntry | AgentRoute]:
         """What this principal may use."""

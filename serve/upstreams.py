@@ -1,4 +1,4 @@
-"""Calling an upstream over HTTP: one pooled session, three timeouts, one retry where nothing can have been sent.
+"""Calling an upstream over HTTP: pooled connections, three timeouts, one retry where nothing can have been sent.
 
 Invariants
 1. A request is sent again only after a failure to connect; a server that may have read it is not asked twice.
@@ -12,13 +12,14 @@ from collections.abc import Mapping
 
 import aiohttp
 from pydantic import SecretStr
-from yarl import URL
 
 from models.channels import CLUSTER_SECRET_HEADER
 from models.errors import PlatformError, UpstreamError, UpstreamTimeout
 from serve.breaker import Breaker, away
 from serve.config import Timeouts, Upstream
+from serve.http1 import Answer, WireError
 from serve.refusals import refusal
+from serve.wire import NotConnected, Wire, place
 
 ERROR_BYTES_MAX = 65_536
 KEEPALIVE_SECONDS = 15.0
@@ -36,11 +37,9 @@ PROXY_ERRORS = frozenset({502, 503, 504})
 JSON = "application/json"
 EVENTS = "text/event-stream"
 
-UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-
 
 def session(timeouts: Timeouts) -> aiohttp.ClientSession:
-    """A pool for all upstreams; it never follows the environment's proxies nor keeps cookies."""
+    """A pool for the control plane; it never follows the environment's proxies nor keeps cookies."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -55,7 +54,7 @@ class UpstreamClient:
 
     def __init__(
         self,
-        http: aiohttp.ClientSession,
+        wire: Wire,
         upstream: Upstream,
         secret: SecretStr,
         timeouts: Timeouts,
@@ -65,11 +64,11 @@ class UpstreamClient:
         self.name = upstream.name
         self.internal = upstream.internal
         self.own = own
-        self._http = http
+        self._wire = wire
         self._probe_seconds = timeouts.probe_seconds
         base = upstream.base_url.rstrip("/")
-        self._urls = {path: URL(base + path) for path in PROMPTS}
-        self._probe = URL(base + ("/health" if upstream.internal else "/v1/models"))
+        self._places = {path: place(base + path) for path in PROMPTS}
+        self._probe = place(base + ("/health" if upstream.internal else "/v1/models"), "GET")
         self._headers = {"content-type": JSON, "accept-encoding": "identity"}
         # A hosted provider is not ours to ask how it is: its probe may be refused, or counted.
         self._breaker = Breaker(self.alive, timeouts.doubt_seconds) if upstream.internal else None
@@ -80,7 +79,7 @@ class UpstreamClient:
 
     async def post(
         self, path: str, body: bytes, headers: Mapping[str, str], model: str, *, streamed: bool
-    ) -> aiohttp.ClientResponse:
+    ) -> Answer:
         """An answer with status 200 and the right type, its body unread. Raises what the caller is to be told."""
         response = await self._first_byte(path, body, {**self._headers, **headers}, model)
         if response.status == 200 and response.content_type == (EVENTS if streamed else JSON):
@@ -94,10 +93,11 @@ class UpstreamClient:
         """Whether the upstream says it is well; of one that is not ours, whether it answers at all."""
         try:
             async with asyncio.timeout(self._probe_seconds):
-                async with self._http.get(self._probe, headers=self._headers) as response:
-                    return response.status == 200 if self.internal else response.status < 500
-        except (aiohttp.ClientError, OSError):
+                answer = await self._wire.send(self._probe, self._headers)
+        except OSError:
             return False
+        answer.close()
+        return answer.status == 200 if self.internal else answer.status < 500
 
     async def close(self) -> None:
         """End what watches over it."""
@@ -106,7 +106,7 @@ class UpstreamClient:
 
     async def _first_byte(
         self, path: str, body: bytes, headers: Mapping[str, str], model: str
-    ) -> aiohttp.ClientResponse:
+    ) -> Answer:
         if self._breaker is None:
             return await self._send(path, body, headers, model)
         try:
@@ -120,29 +120,29 @@ class UpstreamClient:
         if self._breaker is not None:
             self._breaker.doubt()
 
-    async def _send(self, path: str, body: bytes, headers: Mapping[str, str], model: str) -> aiohttp.ClientResponse:
+    async def _send(self, path: str, body: bytes, headers: Mapping[str, str], model: str) -> Answer:
         for last in (False, True):
             try:
-                return await self._http.post(self._urls[path], data=body, headers=headers, allow_redirects=False)
-            except UNSENT:
+                return await self._wire.send(self._places[path], headers, body)
+            except NotConnected:
                 self._suspect()
                 if last:
                     break
-            except (aiohttp.ClientError, OSError):
+            except WireError:
                 self._suspect()
                 raise UpstreamError(f"The model '{model}' failed to answer.") from None
         raise away(model)
 
-    async def _error(self, response: aiohttp.ClientResponse, path: str, model: str) -> PlatformError:
+    async def _error(self, response: Answer, path: str, model: str) -> PlatformError:
         if response.status == 200:
             return UpstreamError(f"The model '{model}' failed to answer.")
         if response.status in PROXY_ERRORS:
             self._suspect()
         try:
-            body = await response.content.read(ERROR_BYTES_MAX)
-        except (aiohttp.ClientError, OSError):
+            body = await response.read(ERROR_BYTES_MAX)
+        except WireError:
             body = b""
-        wait = response.headers.get("retry-after")
+        wait = (response.header(b"retry-after") or b"").decode("latin-1") or None
         how = {"internal": self.internal, "own": self.own}
         return refusal(response.status, body, wait, model, prompt=PROMPTS[path], **how)
 

@@ -37,6 +37,7 @@ class Messages:
         self._calls = calls
         self._routes = routes
         self._body_bytes_max = config.body_bytes_max
+        self._answer_bytes_max = config.answer_bytes_max
         self._count_seconds_max = config.timeouts.first_byte_seconds
 
     async def __call__(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,7 +70,10 @@ class Messages:
         try:
             async with HangUp(receive), asyncio.timeout(self._count_seconds_max):
                 response = await target.upstream.post(TOKENIZE, question, headers, model, streamed=False)
-                answer = await response.read()
+                try:
+                    answer = await response.read(self._answer_bytes_max)
+                finally:
+                    response.close()
         except TimeoutError:
             raise too_slow(model) from None
         counted = {"input_tokens": _count_of(answer, model)}

@@ -25,7 +25,7 @@ from models.errors import Unauthenticated
 from models.identity import AgentRoute, Principal
 from models.usage import Price, UsageEvent
 from serve.asgi import ASGIApp, Receive, Scope, Send, header, read_body, send_bytes, send_error, send_json
-from serve.config import GatewayConfig, ModelRoute, Upstream
+from serve.config import GatewayConfig, KeyCache, ModelRoute, Upstream
 from serve.gateway import Gateway
 
 SECRET = "cluster-secret"
@@ -207,6 +207,9 @@ async def staged(
         "agents": Upstream(name="agents", base_url=agents_url, internal=True),
         "drain_seconds": 0.05,
         "redis_rest_seconds": 0.05,
+        # A loaded machine answers late: only what is away on purpose may be found away.
+        "keys": KeyCache(ask_seconds_max=DEADLINE_SECONDS),
+        "redis_seconds_max": DEADLINE_SECONDS,
         **changes,
     }
     gateway = Gateway(GatewayConfig(**settings))
