@@ -24,6 +24,12 @@ def _bounded(limits: Limits) -> Limits:
     return limits
 
 
+def _without_weight(limits: Limits) -> Limits:
+    if limits.weight is not None:
+        raise ValueError("weight is an organisation's")
+    return limits
+
+
 def _to_come(seconds: int) -> int:
     if seconds <= unix_seconds(utc_now()):
         raise ValueError("must lie in the future")
@@ -31,7 +37,8 @@ def _to_come(seconds: int) -> int:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-BoundedLimits = Annotated[Limits, AfterValidator(_bounded)]
+OrganisationLimits = Annotated[Limits, AfterValidator(_bounded)]
+BoundedLimits = Annotated[OrganisationLimits, AfterValidator(_without_weight)]
 Expiry = Annotated[int, Field(le=YEAR_9999, description="Unix seconds"), AfterValidator(_to_come)]
 ModelId = Annotated[str, Field(min_length=1, max_length=200)]
 Email = Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]

@@ -11,13 +11,16 @@ Role = Literal["admin", "member"]
 
 
 class Limits(BaseModel):
-    """Admission limits of one scope; ``None`` is unlimited."""
+    """Admission limits of one scope; ``None`` is unlimited. ``weight`` limits nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
     concurrent_requests: int | None = Field(default=None, ge=1)
+    weight: int | None = Field(
+        default=None, ge=1, le=1_000, description="An organisation's share of a saturated upstream; that of others is 1"
+    )
 
     @property
     def limiting(self) -> bool:

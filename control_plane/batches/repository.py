@@ -1,8 +1,9 @@
 """Queries about batches; those without a scope are the platform's own, for its jobs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,6 +17,7 @@ from models.errors import NotFound
 
 # How a call ends of which nothing was charged, and which may be made again.
 FREE = "error"
+LOOK_BACK = timedelta(days=2)
 
 
 def request_id(batch_id: str, line: int) -> str:
@@ -43,6 +45,17 @@ async def batch(session: AsyncSession, batch_id: str, *, lock: bool = False) -> 
 async def active(session: AsyncSession) -> Sequence[Batch]:
     """All batches that have not ended, the oldest first."""
     return (await session.scalars(select(Batch).where(Batch.status.in_(ACTIVE)).order_by(Batch.id))).all()
+
+
+async def last_turns(session: AsyncSession) -> Mapping[str, datetime]:
+    """When each organisation had a batch taken last, as far as that still matters: a batch lives for a day."""
+    query = select(Batch.organisation_id, func.max(Batch.submitted_at))
+    recent = query.where(Batch.created_at > utc_now() - LOOK_BACK).group_by(Batch.organisation_id)
+    turns: dict[str, datetime] = {}
+    for name, when in (await session.execute(recent)).all():
+        if when is not None:
+            turns[name] = when
+    return turns
 
 
 async def begin(scope: ProjectScope, batch_id: str, lines: Sequence[int]) -> None:

@@ -6,9 +6,14 @@ Invariants
 2. While the Jobs API is away nothing is concluded.
 3. A batch has one job at a time: the next attempt begins once the last one has ended, and its number shuts the last
    one out should it not have.
+4. A batch that was begun keeps its place. A free one goes to the organisation with the fewest batches that run, of
+   these to the one whose last turn is longest ago, and there to the oldest batch.
 """
 
 import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from control_plane.batches import repository, service
 from control_plane.batches.tables import ACTIVE, Batch
@@ -21,12 +26,31 @@ from models.batches import LineError
 GIVEN_UP = LineError(code="server_error", message="The batch's jobs failed again and again.")
 REFUSED = LineError(code="server_error", message="The cluster refused the batch's job.")
 
+NEVER = datetime.min.replace(tzinfo=UTC)
+
 log = logging.getLogger(__name__)
 
 
 def job_id(row: Batch) -> str:
     """Of the present attempt; the Jobs API takes an id once."""
     return f"{row.id}-{row.attempt}"
+
+
+def chosen(active: Sequence[Batch], last_turns: Mapping[str, datetime], places: int) -> list[Batch]:
+    """The batches that run, and those whose turn it is."""
+    begun = [row for row in active if row.submitted_at is not None or row.attempt > 1]
+    waiting = [row for row in active if row.submitted_at is None and row.attempt == 1]
+    running = Counter(row.organisation_id for row in begun)
+
+    def turn(row: Batch) -> tuple[int, datetime, str]:
+        return running[row.organisation_id], last_turns.get(row.organisation_id, NEVER), row.id
+
+    while waiting and len(begun) < places:
+        row = min(waiting, key=turn)
+        waiting.remove(row)
+        begun.append(row)
+        running[row.organisation_id] += 1
+    return begun
 
 
 class BatchWatcher:
@@ -45,10 +69,13 @@ class BatchWatcher:
             await self._bell.sleep(self._config.watch_seconds)
 
     async def look(self) -> None:
-        """Look at each active batch once; so many run at a time, the oldest first. Raises SQLAlchemyError."""
+        """Look at each batch that runs, and take others in turn while there is room. Raises SQLAlchemyError."""
+        last_turns: Mapping[str, datetime] = {}
         async with begin(self._sessions) as transaction:
             active = await repository.active(transaction.session)
-        for row in active[: self._config.batches_at_once]:
+            if any(row.submitted_at is None for row in active):
+                last_turns = await repository.last_turns(transaction.session)
+        for row in chosen(active, last_turns, self._config.batches_at_once):
             try:
                 if row.submitted_at is None:
                     await self._submit(row)

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from control_plane.database import unix_seconds
-from control_plane.fields import Body, BoundedLimits, Email, Name
+from control_plane.fields import Body, BoundedLimits, Email, Name, OrganisationLimits
 from control_plane.tenants.tables import Organisation, Project, User
 from models.identity import Limits
 
@@ -16,14 +16,14 @@ class OrganisationCreate(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"name": "Acme", "limits": {"requests_per_minute": 600}}})
 
     name: Name
-    limits: BoundedLimits = Limits()
+    limits: OrganisationLimits = Limits()
 
 
 class OrganisationChange(Body):
     """What to change; fields left out stay. ``limits`` and ``archived`` are the operator's."""
 
     name: Name | None = None
-    limits: BoundedLimits | None = None
+    limits: OrganisationLimits | None = None
     archived: bool | None = Field(default=None, description="An archived organisation's keys are disabled")
 
 

@@ -104,6 +104,36 @@ async def test_so_many_batches_run_at_a_time_the_oldest_first(internal, acme, wa
     assert f"{made[-1].id}-1" in jobs_api.jobs
 
 
+async def test_organisations_take_turns(internal, acme, rival, watcher, jobs_api, config) -> None:
+    assert config.batches_at_once == 2
+    whose = [acme, acme, acme, acme, rival, rival]
+    made = [await queued(internal, tenant) for tenant in whose]
+    ended = 0
+
+    async def taken() -> list[int]:
+        await watcher.look()
+        return [number for number, one in enumerate(made) if f"{one.id}-1" in jobs_api.jobs]
+
+    order: list[int] = []
+    while len(order) < len(made):
+        order += sorted(set(await taken()) - set(order))
+        done = made[order[ended]]
+        assert (await done.job("POST", "/validated", {"errors": [{"code": "x", "message": "y"}]})).status_code == 200
+        ended += 1
+    assert order == [0, 4, 1, 5, 2, 3]
+
+
+async def test_a_batch_whose_job_died_keeps_its_place(internal, acme, rival, watcher, jobs_api, config) -> None:
+    mine = [await queued(internal, acme) for _ in range(config.batches_at_once)]
+    await watcher.look()
+    await queued(internal, rival)
+    for one in mine:
+        jobs_api.jobs[f"{one.id}-1"]["status"] = "FAILED"
+    await watcher.look()
+    await watcher.look()
+    assert set(jobs_api.jobs) == {f"{one.id}-{attempt}" for one in mine for attempt in (1, 2)}
+
+
 async def test_while_the_jobs_api_is_away_nothing_is_concluded(batch: Batch, watcher, jobs_api) -> None:
     jobs_api.broken = 502
     await watcher.look()

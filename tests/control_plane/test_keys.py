@@ -47,7 +47,7 @@ async def test_a_principal_carries_all_that_the_gateway_needs(acme, internal, op
     project = await acme.make("/projects", {"name": "Support", "limits": {"requests_per_minute": 60}})
     user = await acme.make("/users", {"email": "Ada@Acme.example", "name": "Ada"})
     expires = int(time.time()) + 3_600
-    await operator.patch(acme.path(), json={"limits": {"concurrent_requests": 8}})
+    await operator.patch(acme.path(), json={"limits": {"concurrent_requests": 8, "weight": 5}})
     made = await acme.make(
         "/api-keys",
         {
@@ -67,7 +67,7 @@ async def test_a_principal_carries_all_that_the_gateway_needs(acme, internal, op
         role="member",
         expires_at=expires,
         allowed_models=("smollm2-135m-instruct", "agent/handbook"),
-        organisation_limits=Limits(concurrent_requests=8),
+        organisation_limits=Limits(concurrent_requests=8, weight=5),
         project_limits=Limits(requests_per_minute=60),
         key_limits=Limits(requests_per_minute=5),
     )
@@ -207,6 +207,7 @@ async def test_without_a_valid_key_there_is_no_access(anonymous, header: str | N
         ("name", ""),
         ("allowed_models", "all"),
         ("limits", {"requests_per_minute": 0}),
+        ("limits", {"weight": 2}),
         ("limits", {"requests_per_minute": 10**30}),
         ("unknown", 1),
     ],

@@ -25,7 +25,7 @@ async def test_an_admin_renames_its_organisation_but_sets_no_limits(acme) -> Non
 
 
 async def test_the_operator_sets_limits_and_archives(acme, operator) -> None:
-    limits = {"requests_per_minute": 10, "tokens_per_minute": None, "concurrent_requests": None}
+    limits = {"requests_per_minute": 10, "tokens_per_minute": None, "concurrent_requests": None, "weight": 3}
     changed = (await operator.patch(acme.path(), json={"limits": limits})).json()
     assert changed["limits"] == limits
     archived = (await operator.patch(acme.path(), json={"archived": True})).json()
