@@ -25,6 +25,8 @@ from control_plane.budgets import endpoints as budgets
 from control_plane.budgets.counting import Counting
 from control_plane.config import ControlPlaneConfig
 from control_plane.context import Context
+from control_plane.credentials import endpoints as credentials
+from control_plane.credentials.sealing import ConfiguredKeys
 from control_plane.database import create_engine
 from control_plane.edge import DOCS_PATH, INTERNAL_PREFIX, Edge
 from control_plane.files import endpoints as files
@@ -64,6 +66,7 @@ def create_context(config: ControlPlaneConfig) -> Context:
         retry=Retry(NoBackoff(), 1),
         protocol=2,
     )
+    key = config.credential_key
     return Context(
         config=config,
         engine=engine,
@@ -72,6 +75,7 @@ def create_context(config: ControlPlaneConfig) -> Context:
         invalidations=Invalidations(redis),
         jobs_bell=Bell(),
         batches_bell=Bell(),
+        key_encryption=None if key is None else ConfiguredKeys((key, *config.credential_keys_former)),
     )
 
 
@@ -119,6 +123,8 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
         knowledge.router,
         usage.router,
         budgets.router,
+        credentials.router,
+        credentials.operators,
     ):
         public.include_router(router)
     internal = APIRouter(prefix=INTERNAL_PREFIX, include_in_schema=False)
@@ -130,6 +136,7 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
         files.internal,
         batches.internal,
         budgets.internal,
+        credentials.internal,
     ):
         internal.include_router(router)
     for router in (public, internal, health.router):

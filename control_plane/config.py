@@ -5,19 +5,33 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from control_plane.credentials.sealing import raw_key
+
 SECRET_LENGTH_MIN = 16
+
+
+class OfferedUpstream(BaseModel):
+    """A hosted upstream that organisations may bring credentials for; ``base_urls`` as in ``models.credentials``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    base_urls: tuple[str, ...] = ()
 
 
 class ControlPlaneConfig(BaseModel):
     """The control plane's section. ``database_url``: libpq (``postgresql://``) or SQLAlchemy form."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database_url: SecretStr
     redis_url: SecretStr
     cluster_secret: SecretStr
     operator_key: SecretStr
     key_pepper: SecretStr
+    credential_key: SecretStr | None = Field(default=None, description="Wraps data keys; None: no credentials are kept")
+    credential_keys_former: tuple[SecretStr, ...] = Field(default=(), description="Still open what they wrapped")
+    upstreams: tuple[OfferedUpstream, ...] = ()
 
     jobs_url: str = Field(description="Ray's dashboard, which has the Jobs API; up to and without /api")
     jobs_token: SecretStr | None = None
@@ -54,4 +68,12 @@ class ControlPlaneConfig(BaseModel):
     def _long_enough(cls, value: SecretStr) -> SecretStr:
         if len(value.get_secret_value()) < SECRET_LENGTH_MIN:
             raise ValueError(f"must have at least {SECRET_LENGTH_MIN} characters")
+        return value
+
+    @field_validator("credential_key", "credential_keys_former")
+    @classmethod
+    def _are_keys(cls, value: SecretStr | tuple[SecretStr, ...] | None) -> SecretStr | tuple[SecretStr, ...] | None:
+        for key in value if isinstance(value, tuple) else (value,):
+            if key is not None:
+                raw_key(key)
         return value

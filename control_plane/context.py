@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from control_plane.config import ControlPlaneConfig
+from control_plane.credentials.sealing import KeyEncryption
 from control_plane.database import Sessions, Transaction, begin
 from control_plane.invalidation import Invalidations
 from control_plane.supervision import Bell
@@ -25,6 +26,7 @@ class Context:
     invalidations: Invalidations
     jobs_bell: Bell
     batches_bell: Bell
+    key_encryption: KeyEncryption | None
 
 
 def context_of(request: Request) -> Context:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import uuid_utils
 
-Prefix = Literal["org", "proj", "user", "key", "kb", "ing", "agent", "bud", "batch"]
+Prefix = Literal["org", "proj", "user", "key", "kb", "ing", "agent", "bud", "batch", "cred", "dk"]
 
 
 def new_id(prefix: Prefix) -> str:

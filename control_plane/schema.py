@@ -3,6 +3,7 @@
 from control_plane.agents.tables import Agent, AgentVersion
 from control_plane.batches.tables import Batch, BatchLine
 from control_plane.budgets.tables import BudgetAlert, BudgetRow
+from control_plane.credentials.tables import CredentialRow, DataKey
 from control_plane.database import Base
 from control_plane.files.tables import File
 from control_plane.keys.tables import ApiKey
@@ -31,5 +32,7 @@ TABLES = (
     BatchLine,
     BudgetRow,
     BudgetAlert,
+    DataKey,
+    CredentialRow,
 )
 METADATA = Base.metadata

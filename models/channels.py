@@ -5,6 +5,8 @@ PRINCIPAL_HEADER = "x-objecta-principal"
 REQUEST_ID_HEADER = "x-request-id"
 # Marks a call made by the platform on a caller's behalf; it names the caller's request.
 PARENT_REQUEST_HEADER = "x-objecta-parent-request"
+# An organisation's own key for a provider, from the gateway to that provider's adapter, beside the cluster secret.
+UPSTREAM_KEY_HEADER = "x-objecta-upstream-key"
 
 ENGINE_PREFIX = "/internal/engines"
 EMBEDDER_PREFIX = "/internal/embedders"

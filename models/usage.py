@@ -68,6 +68,7 @@ class UsageEvent(BaseModel):
     kind: CallKind
     model: str
     upstream: str
+    own_key: bool = Field(default=False, description="Called under the organisation's own key at the upstream")
     status: CallStatus
     http_status: int
     streamed: bool

@@ -5,7 +5,7 @@ Neither has a foreign key: a call that happened is recorded whatever became of i
 
 from datetime import date, datetime
 
-from sqlalchemy import Index
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.database import Base, numbered, utc_now
@@ -32,6 +32,7 @@ class UsageRow(TenantMarked, Base):
     kind: Mapped[str]
     model: Mapped[str]
     upstream: Mapped[str]
+    own_key: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     status: Mapped[str]
     http_status: Mapped[int]
     streamed: Mapped[bool]

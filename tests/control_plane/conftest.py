@@ -70,6 +70,8 @@ def config(database_url: str, redis_url: str, tmp_path: Path) -> ControlPlaneCon
         cluster_secret=SECRET,
         operator_key=OPERATOR,
         key_pepper=PEPPER,
+        credential_key="ab" * 32,
+        upstreams=({"name": "openai", "base_urls": ("https://eu.api.openai.com",)}, {"name": "anthropic"}),
         jobs_url="http://127.0.0.1:9",
         jobs_token="test-ray-token",
         ingest_entrypoint="python -m deployments.ingest",

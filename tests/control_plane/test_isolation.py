@@ -25,6 +25,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("patch", "/api-keys/{api_key_id}"): {"name": "Theirs", "allowed_models": None},
     ("post", "/budgets"): {"scope": "project", "target_id": "{project_id}", "period": "day", "limit_micro": 1},
     ("patch", "/budgets/{budget_id}"): {"limit_micro": 2},
+    ("post", "/credentials"): {"upstream": "openai", "api_key": "sk-theirs-1234", "project_id": "{project_id}"},
+    ("patch", "/credentials/{credential_id}"): {"api_key": "sk-theirs-5678"},
     ("post", "/agents"): {"slug": "theirs", "name": "Theirs"},
     ("post", "/agents/{agent_id}/versions"): SPEC,
     ("post", "/agents/{agent_id}/publish"): {"version": 1},
@@ -34,6 +36,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
 WITHOUT_BODY = {
     ("delete", "/api-keys/{api_key_id}"),
     ("delete", "/budgets/{budget_id}"),
+    ("delete", "/credentials/{credential_id}"),
     ("post", "/agents/{agent_id}/withdraw"),
     ("post", "/knowledge-bases/{knowledge_base_id}/ingestions/{ingestion_id}/cancel"),
 }
@@ -59,6 +62,7 @@ async def ours(acme, config: ControlPlaneConfig) -> dict[str, str]:
     key = await acme.make("/api-keys", {"name": "app", "project_id": project["id"], "user_id": user["id"]})
     base = await acme.make("/knowledge-bases", {"name": "docs", "embedding_model": "all-minilm-l6-v2"})
     budget = await acme.make("/budgets", {"scope": "organisation", "period": "month", "limit_micro": 5})
+    credential = await acme.make("/credentials", {"upstream": "openai", "api_key": "sk-ours-12345678"})
     path = str(config.ingestion_roots[0])
     ingestion = await acme.make(f"/knowledge-bases/{base['id']}/ingestions", {"path": path}, status=202)
     agent = await acme.make("/agents", {"slug": "handbook", "name": "Handbook"})
@@ -72,6 +76,7 @@ async def ours(acme, config: ControlPlaneConfig) -> dict[str, str]:
         "ingestion_id": ingestion["id"],
         "agent_id": agent["id"],
         "budget_id": budget["id"],
+        "credential_id": credential["id"],
         "version": "1",
         "path": path,
     }

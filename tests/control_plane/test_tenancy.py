@@ -19,6 +19,7 @@ MAY_QUERY = {
     "agents/repository.py",
     "batches/repository.py",
     "budgets/repository.py",
+    "credentials/repository.py",
     "files/repository.py",
     "keys/repository.py",
     "knowledge/repository.py",

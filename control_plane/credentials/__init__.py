@@ -1,0 +1,1 @@
+"""Credentials that organisations bring for hosted upstreams: stored sealed, given to gateways alone."""
