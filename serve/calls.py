@@ -22,7 +22,7 @@ from models.identity import Principal
 from models.usage import CallKind, Price
 from serve.admission import Admission
 from serve.asgi import ClientDisconnected, Receive, Scope, Send, header, read_body
-from serve.attempts import OTHERS_MAY_ANSWER, Attempt, attempts
+from serve.attempts import Attempt, attempts, in_turn, own_places
 from serve.auth import Authenticator
 from serve.claims import Demand, claim, demand, with_a_maximum
 from serve.config import GatewayConfig
@@ -33,7 +33,6 @@ from serve.metrics import Metrics
 from serve.records import CLIENT_GONE_STATUS, Call
 from serve.relay import HeaderList, Patience, StreamRelay, relay_whole
 from serve.routing import Endpoint, Routes, Target
-from serve.upstreams import too_slow
 from serve.validation import Body, model_of, parse_body
 
 AUTHORIZATION = b"authorization"
@@ -126,11 +125,11 @@ class Calls:
         inner = caller.parent is not None
         chain = self._routes.find(caller.principal, model, endpoint, inner=inner)
         if not caller.fallbacks:
-            chain = chain[:1]
+            chain = own_places(chain)
         kind = endpoint.kind if chain[0].entry else "agent"
         if caller.principal.under_hard_budget:
             body, raw = self._bounded(kind, chain, body, raw)
-        plan = attempts(endpoint, chain, body, raw)
+        plan = attempts(endpoint, chain, body, raw, caller.principal.organisation_id)
         first = plan[0]
         call = Call(
             request_id=caller.request_id,
@@ -195,17 +194,12 @@ class Calls:
     async def _attempt_all(
         self, call: Call, plan: Sequence[Attempt], path: str, limits: RateHeaders, receive: Receive, send: Send
     ) -> None:
-        """One target after the other, until one answers or fails in a way that is the caller's to know."""
-        for number, attempt in enumerate(plan, 1):
-            if number > 1:
-                call.attempt(number, attempt.target, len(attempt.raw))
-            try:
-                await self._run(call, attempt, path, limits, receive, send)
-            except OTHERS_MAY_ANSWER:
-                if number == len(plan):
-                    raise
-            else:
-                return
+        """A call that one target alone can answer has nobody to choose."""
+        if len(plan) == 1:
+            plan[0].target.upstream.retries.calls += 1
+            await self._run(call, plan[0], path, limits, receive, send)
+            return
+        await in_turn(call, plan, lambda attempt, to: self._run(call, attempt, path, limits, receive, to), send)
 
     async def _run(
         self, call: Call, attempt: Attempt, path: str, limits: RateHeaders, receive: Receive, send: Send
@@ -228,8 +222,8 @@ class Calls:
                     body = await relay_whole(response, call, self._config, patience)
         except TimeoutError:
             if relay is None:
-                raise too_slow(call.asked) from None
-            await relay.fail(too_slow(call.asked))
+                raise upstream.too_slow(call.asked) from None
+            await relay.fail(upstream.too_slow(call.asked))
             return
         if relay is None:
             call.end("ok", 200)

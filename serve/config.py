@@ -26,12 +26,41 @@ class Upstream(_Frozen):
     own: bool = False
 
 
+class Place(_Frozen):
+    """A further place where a model answers. ``weight``: against the model's own upstream, which has 1."""
+
+    upstream: Upstream
+    upstream_model: str | None = Field(default=None, min_length=1, description="Its name there, where it differs")
+    weight: float = Field(default=1.0, ge=0.01, le=100)
+
+
 class ModelRoute(_Frozen):
-    """A served model and who answers for it; ``fallbacks`` are the served models that may answer in its place."""
+    """A served model and who answers for it; ``fallbacks`` are the served models that may answer in its place.
+
+    ``others`` are further places of the same model. ``choose`` says how one is chosen; see ``serve.balance``.
+    """
 
     entry: CatalogueEntry
     upstream: Upstream
     fallbacks: tuple[str, ...] = ()
+    others: tuple[Place, ...] = ()
+    choose: Literal["latency", "prefix"] = "latency"
+
+
+class RetryPolicy(_Frozen):
+    """How many calls that failed elsewhere an upstream is asked to answer; see ``serve.retries``."""
+
+    share: float = Field(default=0.2, ge=0, le=10, description="Of the calls that it is asked first")
+    per_second: float = Field(default=5.0, ge=0, description="Beside them")
+    seconds: float = Field(default=10.0, ge=1, le=60, description="How long either is remembered")
+
+
+class CircuitPolicy(_Frozen):
+    """When an upstream that is not ours is left alone; see ``serve.circuit``."""
+
+    failures: int = Field(default=5, ge=1, description="In a row")
+    rest_seconds: float = Field(default=1.0, gt=0, description="The first time; it doubles with each failed probe")
+    rest_seconds_max: float = Field(default=30.0, gt=0)
 
 
 class Timeouts(_Frozen):
@@ -105,6 +134,8 @@ class GatewayConfig(_Frozen):
     aliases: Mapping[str, str] = Field(default={}, description="Further names of served models")
     agents: Upstream
     timeouts: Timeouts = Timeouts()
+    retries: RetryPolicy = RetryPolicy()
+    circuit: CircuitPolicy = CircuitPolicy()
     keys: KeyCache = KeyCache()
     responses: ResponsesConfig = ResponsesConfig()
     object_store: str | None = Field(default=None, description="A folder or s3://…; None: there are no files")

@@ -42,6 +42,7 @@ from serve.responses.service import StatefulApi
 from serve.routing import ENDPOINTS, Routes, model_not_found
 from serve.scripts import ScriptRunner
 from serve.spool import Spool
+from serve.upstream_metrics import UpstreamMetrics
 from serve.upstreams import session
 
 MODELS = "/v1/models"
@@ -96,6 +97,7 @@ class Gateway:
         self._admission = Admission(self._runner, self._replica, config.redis_away, count, void)
         self._metrics = Metrics(lambda: self._meter.spool_bytes, lambda: self._meter.waiting)
         self._routes = Routes(config)
+        self._metrics.add(UpstreamMetrics(self._routes.upstreams()))
         self._calls = Calls(config, self._authenticator, self._routes, self._admission, self._meter, self._metrics)
         self._families[MESSAGES] = Messages(self._calls, self._routes, config)
         self._stateful = StatefulApi(config, self._http, self._calls, self._routes)

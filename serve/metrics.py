@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 from serve.records import Call
 
@@ -53,6 +54,10 @@ class Metrics:
             self._seconds.labels(model),
         )
         return found
+
+    def add(self, collector: Collector) -> None:
+        """Expose what ``collector`` knows as well."""
+        self._registry.register(collector)
 
     def refused(self, http_status: int) -> None:
         """Count a request that was answered with an error before its admission."""

@@ -10,8 +10,9 @@ from models.catalogue import CatalogueEntry, ModelKind
 from models.errors import ContextTooLong, InvalidRequest, ModelNotFound
 from models.identity import AgentRoute, Principal
 from models.usage import CallKind, Price
+from serve.balance import Balance, Load
 from serve.checks import CHAT_CHECKS, COMPLETION_CHECKS, EMBEDDING_CHECKS, RERANK_CHECKS
-from serve.config import GatewayConfig
+from serve.config import GatewayConfig, ModelRoute, Place, Upstream
 from serve.streams import StreamShape
 from serve.upstreams import UpstreamClient
 from serve.validation import Body, check_chat, check_completion, check_embedding, check_rerank, refuse_unknown
@@ -66,12 +67,18 @@ ENDPOINTS: Mapping[str, Endpoint] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """Who answers a call. ``entry`` is None where an agent does; its price then lies with its inner calls."""
+    """Who answers a call. ``entry`` is None where an agent does; its price then lies with its inner calls.
+
+    ``balance`` chooses between it and the other places of its model, where there are any; ``load`` is then its own.
+    """
 
     upstream: UpstreamClient
     entry: CatalogueEntry | None
+    upstream_model: str | None = None
+    balance: Balance | None = None
+    load: Load | None = None
 
     @property
     def name(self) -> str | None:
@@ -85,7 +92,7 @@ class Target:
 
     def model_there(self, asked: str) -> str:
         """The upstream's own name for the model that was asked for."""
-        return (self.entry.upstream_model or self.entry.id) if self.entry else asked
+        return self.upstream_model or ((self.entry.upstream_model or self.entry.id) if self.entry else asked)
 
     def price(self) -> Price | None:
         """The price in force now."""
@@ -93,37 +100,60 @@ class Target:
 
 
 class Routes:
-    """All models served, and the agent runtime."""
+    """All models served, and the agent runtime.
+
+    A chain is flat: the places of the model itself, then those of its fallbacks.
+    """
 
     def __init__(self, config: GatewayConfig) -> None:
-        self._wire = wire = Wire(config.timeouts.connect_seconds)
-        clients: dict[str, UpstreamClient] = {}
-        for route in config.routes:
-            if route.upstream.base_url not in clients:
-                clients[route.upstream.base_url] = UpstreamClient(
-                    wire, route.upstream, config.cluster_secret, config.timeouts, own=route.upstream.own
-                )
-        self._targets = {
-            route.entry.id: Target(clients[route.upstream.base_url], route.entry) for route in config.routes
-        }
+        self._config = config
+        self._wire = Wire(config.timeouts.connect_seconds)
+        self._clients: dict[tuple[str, str], UpstreamClient] = {}
+        targets = {route.entry.id: self._targets(route) for route in config.routes}
         self._chains = {
-            route.entry.id: tuple(self._targets[name] for name in (route.entry.id, *route.fallbacks))
+            route.entry.id: tuple(target for name in (route.entry.id, *route.fallbacks) for target in targets[name])
             for route in config.routes
         }
         self._chains |= {alias: self._chains[name] for alias, name in config.aliases.items()}
-        self._agents = Target(
-            UpstreamClient(wire, config.agents, config.cluster_secret, config.timeouts, own=True), None
+        self._agents = Target(self._client(config.agents, own=True), None)
+
+    def _client(self, upstream: Upstream, *, own: bool) -> UpstreamClient:
+        """One for each name and address, whatever models it answers for."""
+        config = self._config
+        known = (upstream.name, upstream.base_url)
+        if known not in self._clients:
+            self._clients[known] = UpstreamClient(
+                self._wire,
+                upstream,
+                config.cluster_secret,
+                config.timeouts,
+                own=own,
+                retries=config.retries,
+                circuit=config.circuit,
+            )
+        return self._clients[known]
+
+    def _targets(self, route: ModelRoute) -> tuple[Target, ...]:
+        """The places of a model: its own upstream, then the others."""
+        if not route.others:
+            return (Target(self._client(route.upstream, own=route.upstream.own), route.entry),)
+        places = (Place(upstream=route.upstream), *route.others)
+        loads = [Load(f"{place.upstream.name}/{place.upstream_model or ''}", place.weight) for place in places]
+        balance = Balance(loads, by_prefix=route.choose == "prefix")
+        return tuple(
+            Target(
+                self._client(place.upstream, own=place.upstream.own), route.entry, place.upstream_model, balance, load
+            )
+            for place, load in zip(places, loads, strict=True)
         )
-        self._clients = (*clients.values(), self._agents.upstream)
 
     def upstreams(self) -> dict[str, UpstreamClient]:
         """Every upstream by name, the agent runtime last."""
-        found = {target.upstream.name: target.upstream for target in self._targets.values()}
-        return found | {self._agents.upstream.name: self._agents.upstream}
+        return {client.name: client for client in self._clients.values()}
 
     async def close(self) -> None:
         """End what watches over the upstreams, and the connections to them."""
-        for client in self._clients:
+        for client in self._clients.values():
             await client.close()
         self._wire.close()
 

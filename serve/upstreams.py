@@ -4,7 +4,8 @@ Invariants
 1. A request is sent again only after a failure to connect; a server that may have read it is not asked twice.
 2. An answer that is not the upstream's (a proxy's page, a wrong type, an error) is raised, never passed through.
 3. The caller closes what ``post`` returns; closing before its end cuts the connection, which stops the upstream.
-4. No call waits for an upstream of ours that is away: see ``serve.breaker``.
+4. No call waits for an upstream of ours that is away: see ``serve.breaker``. One that is not ours is left alone while
+   it fails: see ``serve.circuit``.
 """
 
 import asyncio
@@ -16,9 +17,11 @@ from pydantic import SecretStr
 from models.channels import CLUSTER_SECRET_HEADER
 from models.errors import PlatformError, UpstreamError, UpstreamTimeout
 from serve.breaker import Breaker, away
-from serve.config import Timeouts, Upstream
+from serve.circuit import FAULTS, Circuit, State
+from serve.config import CircuitPolicy, RetryPolicy, Timeouts, Upstream
 from serve.http1 import Answer, WireError
 from serve.refusals import refusal
+from serve.retries import RetryBudget
 from serve.wire import NotConnected, Wire, place
 
 ERROR_BYTES_MAX = 65_536
@@ -60,10 +63,13 @@ class UpstreamClient:
         timeouts: Timeouts,
         *,
         own: bool = False,
+        retries: RetryPolicy,
+        circuit: CircuitPolicy,
     ) -> None:
         self.name = upstream.name
         self.internal = upstream.internal
         self.own = own
+        self.retries = RetryBudget(retries)
         self._wire = wire
         self._probe_seconds = timeouts.probe_seconds
         base = upstream.base_url.rstrip("/")
@@ -72,14 +78,31 @@ class UpstreamClient:
         self._headers = {"content-type": JSON, "accept-encoding": "identity"}
         # A hosted provider is not ours to ask how it is: its probe may be refused, or counted.
         self._breaker = Breaker(self.alive, timeouts.doubt_seconds) if upstream.internal else None
+        self._circuit = None if upstream.internal else Circuit(circuit)
         if upstream.internal:
             self._headers[CLUSTER_SECRET_HEADER] = secret.get_secret_value()
         if upstream.api_key is not None:
             self._headers["authorization"] = f"Bearer {upstream.api_key.get_secret_value()}"
 
-    async def post(
-        self, path: str, body: bytes, headers: Mapping[str, str], model: str, *, streamed: bool
-    ) -> Answer:
+    @property
+    def state(self) -> State:
+        """Of what watches over it."""
+        if self._circuit is not None:
+            return self._circuit.state
+        return "open" if self._breaker is not None and self._breaker.open else "closed"
+
+    @property
+    def shut(self) -> bool:
+        """Whether a call would be refused at once."""
+        return self._circuit.shut if self._circuit is not None else self.state == "open"
+
+    def too_slow(self, model: str) -> UpstreamTimeout:
+        """The error of a call that it left waiting."""
+        if self._circuit is not None:
+            self._circuit.late()
+        return UpstreamTimeout(f"The model '{model}' did not answer in time.")
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], model: str, *, streamed: bool) -> Answer:
         """An answer with status 200 and the right type, its body unread. Raises what the caller is to be told."""
         response = await self._first_byte(path, body, {**self._headers, **headers}, model)
         if response.status == 200 and response.content_type == (EVENTS if streamed else JSON):
@@ -104,17 +127,31 @@ class UpstreamClient:
         if self._breaker is not None:
             await self._breaker.close()
 
-    async def _first_byte(
-        self, path: str, body: bytes, headers: Mapping[str, str], model: str
-    ) -> Answer:
+    async def _first_byte(self, path: str, body: bytes, headers: Mapping[str, str], model: str) -> Answer:
         if self._breaker is None:
-            return await self._send(path, body, headers, model)
+            return await self._counted(path, body, headers, model)
         try:
             async with asyncio.timeout(None) as timeout:
                 with self._breaker.waiting(model, timeout):
                     return await self._send(path, body, headers, model)
         except TimeoutError:
             raise away(model) from None
+
+    async def _counted(self, path: str, body: bytes, headers: Mapping[str, str], model: str) -> Answer:
+        circuit = self._circuit
+        if circuit is None:
+            return await self._send(path, body, headers, model)
+        probe = circuit.enter(model)
+        try:
+            answer = await self._send(path, body, headers, model)
+        except PlatformError:
+            circuit.ended(answered=False, probe=probe)
+            raise
+        except asyncio.CancelledError:
+            circuit.left(probe=probe)
+            raise
+        circuit.ended(answered=answer.status not in FAULTS, probe=probe)
+        return answer
 
     def _suspect(self) -> None:
         if self._breaker is not None:
@@ -145,8 +182,3 @@ class UpstreamClient:
         wait = (response.header(b"retry-after") or b"").decode("latin-1") or None
         how = {"internal": self.internal, "own": self.own}
         return refusal(response.status, body, wait, model, prompt=PROMPTS[path], **how)
-
-
-def too_slow(model: str) -> UpstreamTimeout:
-    """The error of an upstream that ran out of time."""
-    return UpstreamTimeout(f"The model '{model}' did not answer in time.")

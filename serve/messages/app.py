@@ -20,7 +20,7 @@ from serve.messages.headers import REQUEST_ID, translated
 from serve.messages.request import Asked, count_request, message_request
 from serve.messages.stream import EventStream
 from serve.routing import ENDPOINTS, Routes, Target
-from serve.upstreams import TOKENIZE, too_slow
+from serve.upstreams import TOKENIZE
 from serve.validation import Body, model_of, parse_body
 
 ROOT = "/v1/messages"
@@ -75,7 +75,7 @@ class Messages:
                 finally:
                     response.close()
         except TimeoutError:
-            raise too_slow(model) from None
+            raise target.upstream.too_slow(model) from None
         counted = {"input_tokens": _count_of(answer, model)}
         await send_json(send, 200, counted, translated([(REQUEST_ID, caller.request_id.encode())]))
 
