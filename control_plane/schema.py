@@ -10,7 +10,7 @@ from control_plane.keys.tables import ApiKey
 from control_plane.knowledge.tables import Document, Ingestion, KnowledgeBase
 from control_plane.responses.tables import Conversation, Item, StoredResponse
 from control_plane.tenants.tables import Organisation, Project, User
-from control_plane.usage.tables import UsageDay, UsageRow
+from control_plane.usage.tables import UsageDay, UsageRow, UsageUpstreamDay
 
 TABLES = (
     Organisation,
@@ -24,6 +24,7 @@ TABLES = (
     AgentVersion,
     UsageRow,
     UsageDay,
+    UsageUpstreamDay,
     Conversation,
     StoredResponse,
     Item,

@@ -139,6 +139,7 @@ class Calls:
             asked=model,
             model=first.target.name or model,
             upstream=first.target.upstream.name,
+            upstream_model=first.target.model_there(model),
             streamed=first.shape is not None,
             price=first.target.price(),
             body_bytes=len(first.raw),

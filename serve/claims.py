@@ -20,7 +20,7 @@ import orjson
 from models.budgets import Budget, day_of
 from models.channels import LIMIT_PREFIX
 from models.identity import Limits, Principal
-from models.usage import CallKind, Price, TokenUsage
+from models.usage import CallKind, Price
 from serve.config import Bounds
 from serve.usage import estimated_prompt
 from serve.validation import Body
@@ -39,12 +39,8 @@ class Demand:
     tokens: int
 
     def cost_micro(self, price: Price | None) -> int:
-        """The most it can cost: a cached token may, by its price, be the dearer one."""
-        if price is None:
-            return 0
-        usages = (TokenUsage(prompt=self.prompt), TokenUsage(cached=self.prompt))
-        completion = TokenUsage(completion=self.completion)
-        return max(map(price.cost_micro, usages)) + price.cost_micro(completion)
+        """The most it can cost: nobody knows yet which of their buckets its tokens will fall into."""
+        return 0 if price is None else price.most_micro(self.prompt, self.completion)
 
 
 def demand(kind: CallKind, body: Body, body_bytes: int, window: int | None, bounds: Bounds) -> Demand:

@@ -40,8 +40,8 @@ class Metrics:
         calls.inc()
         prompt, completion, first_token, seconds = self._of_models.get(model) or self._of(model)
         usage = call.usage
-        prompt.inc(usage.prompt + usage.cached)
-        completion.inc(usage.completion + usage.reasoning)
+        prompt.inc(usage.sent)
+        completion.inc(usage.made)
         if call.first_token_ms is not None:
             first_token.observe(call.first_token_ms / 1_000)
         seconds.observe(call.elapsed_ms() / 1_000)

@@ -3,6 +3,7 @@
 ``models.usage.UsageEvent`` is the shape; the tests hold the two together.
 """
 
+import logging
 import time
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from serve.usage import cost, estimated_prompt
 
 CLIENT_GONE_STATUS = 499
 LOST_STATUS = 503
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class Call:
     context_window: int | None
     claim: Claim = NOTHING
     attempts: int = 1
+    upstream_model: str | None = None
     started: float = field(default_factory=time.monotonic)
     started_at_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     event_id: str = field(default_factory=lambda: f"evt_{uuid7().hex}")
@@ -55,6 +59,7 @@ class Call:
         self.attempts, self.body_bytes = number, body_bytes
         self.reported, self.texts, self.first_token_ms = None, 0, None
         self.model, self.upstream = target.name or self.asked, target.upstream.name
+        self.upstream_model = target.model_there(self.asked)
         self.price, self.context_window = target.price(), target.context_window
 
     def elapsed_ms(self) -> int:
@@ -77,7 +82,10 @@ class Call:
         A call that failed without a token costs nothing.
         """
         if self.reported is not None:
-            self.usage, self.source = self.reported, "provider"
+            self.usage = self.reported
+            self.source = "estimated" if self.reported.doubtful else "provider"
+            if self.reported.doubtful:
+                logger.warning("%s: upstream %s contradicts itself about its usage", self.event_id, self.upstream)
         elif self.texts or self.status in {"ok", "client_gone"}:
             prompt = estimated_prompt(self.body_bytes, self.context_window)
             self.usage = TokenUsage(prompt=prompt, completion=self.texts)
@@ -111,6 +119,8 @@ class Call:
                 "kind": self.kind,
                 "model": self.model,
                 "upstream": self.upstream,
+                "upstream_model": self.upstream_model,
+                "from_cache": False,
                 "status": status,
                 "http_status": http_status,
                 "streamed": self.streamed,
@@ -119,6 +129,9 @@ class Call:
                     "cached": usage.cached,
                     "completion": usage.completion,
                     "reasoning": usage.reasoning,
+                    "cache_write": usage.cache_write,
+                    "audio_prompt": usage.audio_prompt,
+                    "audio_completion": usage.audio_completion,
                 },
                 "source": source,
                 "cost_micro": cost(self.price, usage),

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import orjson
 
-from models.usage import TokenUsage
+from models.usage import MADE, SENT, TokenUsage
 from serve.usage import USAGE_KEY, buckets, find_usage
 
 FRAME_END = b"\n\n"
@@ -88,12 +88,10 @@ class StreamFilter:
         """The upstream's own figure so far; None where it gave none."""
         if self._usage is None and self._by_choice:
             # The choices of one prompt report that prompt each; their completions are their own.
-            prompts = {index // self._shape.choices: usage.prompt for index, usage in self._by_choice.items()}
-            return TokenUsage(
-                prompt=sum(prompts.values()),
-                completion=sum(usage.completion for usage in self._by_choice.values()),
-                reasoning=sum(usage.reasoning for usage in self._by_choice.values()),
-            )
+            prompts = {index // self._shape.choices: usage for index, usage in self._by_choice.items()}
+            sums = {name: sum(getattr(usage, name) for usage in prompts.values()) for name in SENT}
+            sums |= {name: sum(getattr(usage, name) for usage in self._by_choice.values()) for name in MADE}
+            return TokenUsage(**sums, doubtful=any(usage.doubtful for usage in self._by_choice.values()))
         return self._usage or find_usage(self._seen)
 
     def _pass(self, data: bytes) -> bytes:

@@ -1,12 +1,12 @@
 """The ledger's queries.
 
 Invariants
-1. An event is counted in the roll-up exactly when its row was inserted: both happen in one transaction.
+1. An event is counted in the roll-ups exactly when its row was inserted: both happen in one transaction.
 2. Rows are written in the order of their keys, so that two consumers cannot deadlock.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, cast
 
@@ -20,12 +20,14 @@ from control_plane.database import utc_now
 from control_plane.pages import Page
 from control_plane.tenancy import Scope
 from control_plane.usage.schemas import TOKENS, GroupBy, Sums, UsageGroup, columns_of, day_of
-from control_plane.usage.tables import UsageDay, UsageRow
+from control_plane.usage.tables import UsageDay, UsageRow, UsageUpstreamDay
 from models.errors import InvalidRequest
 from models.usage import UsageEvent
 
 DAY_KEY = ("organisation_id", "day", "project_id", "api_key_id", "model", "kind")
-DAY_SUMS = ("calls", "failed_calls", *TOKENS.values(), "cost_micro")
+DAY_SUMS = ("calls", "failed_calls", "cached_calls", *TOKENS.values(), "cost_micro")
+UPSTREAM_KEY = ("organisation_id", "day", "upstream", "model")
+UPSTREAM_SUMS = ("calls", *TOKENS.values(), "cost_micro")
 GROUPS: dict[GroupBy, ColumnElement[str]] = {
     "model": cast("ColumnElement[str]", UsageDay.model),
     "project": cast("ColumnElement[str]", UsageDay.project_id),
@@ -35,7 +37,7 @@ GROUPS: dict[GroupBy, ColumnElement[str]] = {
 
 
 async def record(session: AsyncSession, events: Sequence[UsageEvent]) -> int:
-    """Write events to the ledger and its roll-up; those that are there already are left. Returns how many were new."""
+    """Write events to the ledger and its roll-ups; those that are there already are left. Returns how many were new."""
     by_id = {event.event_id: event for event in events}
     if not by_id:
         return 0
@@ -47,19 +49,43 @@ async def record(session: AsyncSession, events: Sequence[UsageEvent]) -> int:
 
 
 async def _roll_up(session: AsyncSession, events: Sequence[UsageEvent]) -> None:
-    days: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(DAY_SUMS))
+    days = _Growth(UsageDay, DAY_KEY, DAY_SUMS)
+    upstreams = _Growth(UsageUpstreamDay, UPSTREAM_KEY, UPSTREAM_SUMS)
     for event in events:
-        columns = {**columns_of(event), "day": day_of(event), "calls": 1, "failed_calls": int(event.status != "ok")}
-        if event.kind == "agent":
+        counts = {"calls": 1, "failed_calls": int(event.status != "ok"), "cached_calls": int(event.from_cache)}
+        columns = {**columns_of(event), "day": day_of(event), **counts}
+        if event.kind == "agent" or event.from_cache:
             columns |= dict.fromkeys(TOKENS.values(), 0)
-        sums = days[tuple(columns[name] for name in DAY_KEY)]
-        for place, name in enumerate(DAY_SUMS):
-            sums[place] += cast("int", columns[name])
-    if days:
-        rows = [dict(zip((*DAY_KEY, *DAY_SUMS), (*key, *days[key]), strict=True)) for key in sorted(days)]
-        statement = insert(UsageDay).values(rows)
-        grown = {name: getattr(UsageDay, name) + statement.excluded[name] for name in DAY_SUMS}
-        await session.execute(statement.on_conflict_do_update(index_elements=DAY_KEY, set_=grown))
+        else:
+            upstreams.add({**columns, "model": event.upstream_model or event.model})
+        days.add(columns)
+    await days.write(session)
+    await upstreams.write(session)
+
+
+class _Growth:
+    """What a roll-up grows by."""
+
+    def __init__(self, table: type[UsageDay | UsageUpstreamDay], key: Sequence[str], sums: Sequence[str]) -> None:
+        self._table = table
+        self._key = key
+        self._sums = sums
+        self._rows: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * len(sums))
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """One event's columns."""
+        row = self._rows[tuple(columns[name] for name in self._key)]
+        for place, name in enumerate(self._sums):
+            row[place] += columns[name]
+
+    async def write(self, session: AsyncSession) -> None:
+        """In the order of the keys."""
+        names = (*self._key, *self._sums)
+        rows = [dict(zip(names, (*key, *self._rows[key]), strict=True)) for key in sorted(self._rows)]
+        if rows:
+            statement = insert(self._table).values(rows)
+            grown = {name: getattr(self._table, name) + statement.excluded[name] for name in self._sums}
+            await session.execute(statement.on_conflict_do_update(index_elements=self._key, set_=grown))
 
 
 async def events(scope: Scope, page: Page, request_id: str | None) -> tuple[list[UsageRow], bool]:

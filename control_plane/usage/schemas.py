@@ -8,13 +8,13 @@ from pydantic import BaseModel, Field, TypeAdapter
 from control_plane.database import unix_seconds
 from control_plane.pages import ListOf
 from control_plane.usage.tables import UsageRow
-from models.usage import TokenUsage, UsageEvent
+from models.usage import BUCKETS, TokenUsage, UsageEvent
 
 GroupBy = Literal["model", "project", "api_key", "day"]
 TEXT_LENGTH_MAX = 500
 NUMBER_MAX = 10**15
 YEAR_9999_MS = 253_402_300_799_999
-TOKENS = {name: f"{name}_tokens" for name in TokenUsage.model_fields}
+TOKENS = {name: f"{name}_tokens" for name in BUCKETS}
 
 _values: TypeAdapter[dict[str, str | int | bool | None]] = TypeAdapter(dict[str, str | int | bool | None])
 
@@ -59,15 +59,19 @@ class UsageEventView(UsageEvent):
 
 
 class Sums(BaseModel):
-    """Sums over calls. Tokens exclude calls of agents, whose inner calls are events of their own."""
+    """Sums over calls. Tokens exclude stored answers, and agents, whose inner calls are events of their own."""
 
     calls: int = Field(description="All calls, those of agents too")
     agent_calls: int = Field(description="Of these, calls of agents")
     failed_calls: int = Field(description="Of these, calls that did not end well")
+    cached_calls: int = Field(description="Of these, calls that a stored answer answered")
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     reasoning_tokens: int
+    cache_write_tokens: int = Field(description="Written to a provider's cache")
+    audio_prompt_tokens: int
+    audio_completion_tokens: int
     cost_micro: int = Field(description="Micro-units of the price book's currency")
 
 

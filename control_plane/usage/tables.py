@@ -1,6 +1,6 @@
-"""Tables: the ledger of usage events and its daily roll-up.
+"""Tables: the ledger of usage events and its two daily roll-ups.
 
-Neither has a foreign key: a call that happened is recorded whatever became of its organisation.
+None has a foreign key: a call that happened is recorded whatever became of its organisation.
 """
 
 from datetime import date, datetime
@@ -33,6 +33,8 @@ class UsageRow(TenantMarked, Base):
     model: Mapped[str]
     upstream: Mapped[str]
     own_key: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    upstream_model: Mapped[str | None]
+    from_cache: Mapped[bool] = mapped_column(server_default="false")
     status: Mapped[str]
     http_status: Mapped[int]
     streamed: Mapped[bool]
@@ -40,6 +42,9 @@ class UsageRow(TenantMarked, Base):
     cached_tokens: Mapped[int]
     completion_tokens: Mapped[int]
     reasoning_tokens: Mapped[int]
+    cache_write_tokens: Mapped[int] = mapped_column(server_default="0")
+    audio_prompt_tokens: Mapped[int] = mapped_column(server_default="0")
+    audio_completion_tokens: Mapped[int] = mapped_column(server_default="0")
     source: Mapped[str]
     cost_micro: Mapped[int]
     price_since: Mapped[str | None]
@@ -62,8 +67,36 @@ class UsageDay(TenantMarked, Base):
     kind: Mapped[str] = mapped_column(primary_key=True)
     calls: Mapped[int]
     failed_calls: Mapped[int]
+    cached_calls: Mapped[int] = mapped_column(server_default="0")
     prompt_tokens: Mapped[int]
     cached_tokens: Mapped[int]
     completion_tokens: Mapped[int]
     reasoning_tokens: Mapped[int]
+    cache_write_tokens: Mapped[int] = mapped_column(server_default="0")
+    audio_prompt_tokens: Mapped[int] = mapped_column(server_default="0")
+    audio_completion_tokens: Mapped[int] = mapped_column(server_default="0")
+    cost_micro: Mapped[int]
+
+
+class UsageUpstreamDay(TenantMarked, Base):
+    """Sums of one day by who answered and as which model there: what a provider's invoice is compared with.
+
+    Without calls of agents and stored answers, which no provider bills.
+    """
+
+    __tablename__ = "usage_upstream_days"
+    __table_args__ = (Index(None, "day"),)
+
+    organisation_id: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    upstream: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    calls: Mapped[int]
+    prompt_tokens: Mapped[int]
+    cached_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    reasoning_tokens: Mapped[int]
+    cache_write_tokens: Mapped[int]
+    audio_prompt_tokens: Mapped[int]
+    audio_completion_tokens: Mapped[int]
     cost_micro: Mapped[int]

@@ -18,7 +18,6 @@ from typing import Any, cast
 import httpx2
 import openai
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage
-from langchain_core.messages.ai import UsageMetadata
 from langgraph.errors import GraphRecursionError
 from langsmith import run_helpers
 
@@ -27,13 +26,13 @@ from models.channels import PARENT_REQUEST_HEADER, PRINCIPAL_HEADER
 from models.documents import Passage
 from models.errors import UpstreamError, UpstreamTimeout
 from models.identity import AgentRoute, Principal
-from models.usage import TokenUsage
 from serve.agents.citations import Citation, cite
 from serve.agents.config import AgentRuntimeConfig
 from serve.agents.graph import Call, build
 from serve.agents.platform import Platform
 from serve.agents.relay import from_client
 from serve.agents.request import ChatRequest
+from serve.sums import Sums
 
 Emit = Callable[[str], Awaitable[None]]
 
@@ -44,7 +43,7 @@ class Answer:
 
     text: str
     finish_reason: str
-    usage: TokenUsage
+    usage: Sums
     citations: Sequence[Citation]
     knowledge_base_id: str | None
 
@@ -129,7 +128,7 @@ class _Run:
         self._emit = emit
         self._parts: list[str] = []
         self._passages: Sequence[Passage] = ()
-        self._usage = TokenUsage()
+        self._usage = Sums()
         self._finish_reason: str | None = None
 
     async def message(self, chunk: object) -> None:
@@ -137,7 +136,7 @@ class _Run:
         if not isinstance(chunk, AIMessageChunk):
             return
         if chunk.usage_metadata is not None:
-            self._usage = _added(self._usage, chunk.usage_metadata)
+            self._usage = self._usage.plus(chunk.usage_metadata)
         self._finish_reason = chunk.response_metadata.get("finish_reason") or self._finish_reason
         await self._say(str(chunk.text))
 
@@ -179,14 +178,3 @@ def history(request: ChatRequest) -> list[AnyMessage]:
 def _delegate(principal: Principal, agent: PublishedAgent) -> Principal:
     models = [agent.spec.model] if agent.embedding_model is None else [agent.spec.model, agent.embedding_model]
     return principal.model_copy(update={"allowed_models": tuple(models), "agents": ()})
-
-
-def _added(usage: TokenUsage, metadata: UsageMetadata) -> TokenUsage:
-    cached = metadata.get("input_token_details", {}).get("cache_read", 0)
-    reasoning = metadata.get("output_token_details", {}).get("reasoning", 0)
-    return TokenUsage(
-        prompt=usage.prompt + metadata["input_tokens"] - cached,
-        cached=usage.cached + cached,
-        completion=usage.completion + metadata["output_tokens"] - reasoning,
-        reasoning=usage.reasoning + reasoning,
-    )

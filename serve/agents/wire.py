@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import quote
 
 from models.errors import PlatformError
-from models.usage import TokenUsage
 from serve.agents.citations import Citation
 from serve.agents.prompt import label
 from serve.agents.runtime import Answer
@@ -30,7 +29,7 @@ class WholeReply:
         """Send it."""
         message = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": annotations(answer)}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
-        await send_json(self._send, 200, {**self._head, "choices": [choice], "usage": usage_object(answer.usage)})
+        await send_json(self._send, 200, {**self._head, "choices": [choice], "usage": answer.usage.body()})
 
     async def fail(self, error: PlatformError) -> None:
         """Raises ``error``: nothing has been sent."""
@@ -44,7 +43,7 @@ class StreamedReply(ChunkStream):
         """The last delta with the annotations, the usage where it was asked for, and the end of the stream."""
         cited = annotations(answer)
         await self.delta({"annotations": cited} if cited else {}, answer.finish_reason)
-        await self.close(usage_object(answer.usage))
+        await self.close(answer.usage.body())
 
 
 def annotations(answer: Answer) -> list[dict[str, Any]]:
@@ -68,14 +67,3 @@ def _annotation(citation: Citation, knowledge_base_id: str) -> dict[str, Any]:
         "end": passage.end,
     }
     return {"type": "url_citation", "url_citation": cited}
-
-
-def usage_object(usage: TokenUsage) -> dict[str, Any]:
-    """OpenAI's usage: the details are parts of their sums."""
-    return {
-        "prompt_tokens": usage.prompt + usage.cached,
-        "completion_tokens": usage.completion + usage.reasoning,
-        "total_tokens": usage.total,
-        "prompt_tokens_details": {"cached_tokens": usage.cached},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
-    }

@@ -15,12 +15,12 @@ from typing import Any, cast
 
 import orjson
 from langchain_core.messages import AIMessage, AIMessageChunk
-from langchain_core.messages.ai import UsageMetadata
 from langsmith import run_helpers
 
 from models.errors import UpstreamError
 from serve.hosted.call import Call
-from serve.hosted.wire import End, Reply, ToolPiece, Usage
+from serve.hosted.wire import End, Reply, ToolPiece
+from serve.sums import Sums
 
 REASON_KEYS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 REASONS: Mapping[str, str] = {
@@ -30,7 +30,6 @@ REASONS: Mapping[str, str] = {
     **dict.fromkeys(("content_filter", "refusal", "content_filtered", "guardrail_intervened"), "content_filter"),
     **dict.fromkeys(("safety", "recitation", "blocklist", "prohibited_content", "spii"), "content_filter"),
 }
-WRITTEN = ("cache_creation", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 CUT_SHORT = frozenset({"length", "content_filter"})
 
 
@@ -45,7 +44,7 @@ class Answer:
         self._arguments: list[list[str]] = []
         self._texts: list[str] = []
         self._reason: str | None = None
-        self._usage: Usage | None = None
+        self._usage: Sums | None = None
         self.started = False
 
     async def run(self) -> End:
@@ -63,7 +62,7 @@ class Answer:
             reason = message.response_metadata.get(key)
             self._reason = reason if isinstance(reason, str) and reason else self._reason
         if message.usage_metadata is not None:
-            self._usage = _added(self._usage or Usage(), message.usage_metadata)
+            self._usage = (self._usage or Sums()).plus(message.usage_metadata)
         if thought := _thought(message):
             await self._reply.reasoning(thought)
         if self._call.answer_tool is None and (text := str(message.text)):
@@ -159,15 +158,3 @@ def _is_object(text: str, *, any_json: bool) -> bool:
     except orjson.JSONDecodeError:
         return False
     return any_json or isinstance(value, dict)
-
-
-def _added(usage: Usage, metadata: UsageMetadata) -> Usage:
-    details = cast("Mapping[str, Any]", metadata.get("input_token_details") or {})
-    reasoning = (metadata.get("output_token_details") or {}).get("reasoning") or 0
-    return Usage(
-        prompt=usage.prompt + metadata["input_tokens"],
-        cached=usage.cached + (details.get("cache_read") or 0),
-        written=usage.written + sum(details.get(name) or 0 for name in WRITTEN),
-        completion=usage.completion + metadata["output_tokens"],
-        reasoning=usage.reasoning + reasoning,
-    )

@@ -6,6 +6,7 @@ from typing import Any
 from models.errors import PlatformError
 from serve.asgi import Send, send_json
 from serve.chunks import ChunkStream, head
+from serve.sums import Sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,33 +26,11 @@ class ToolPiece:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens as the provider counts them; ``prompt`` holds ``cached`` and ``written``, ``completion`` ``reasoning``."""
-
-    prompt: int = 0
-    cached: int = 0
-    written: int = 0
-    completion: int = 0
-    reasoning: int = 0
-
-    def body(self) -> dict[str, Any]:
-        """OpenAI's usage object; ``cache_write_tokens`` is ours, and there only where any were written."""
-        written = {"cache_write_tokens": self.written} if self.written else {}
-        return {
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-            "prompt_tokens_details": {"cached_tokens": self.cached, **written},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class End:
     """How an answer ended. ``usage`` is None where the provider gave no figure that makes sense."""
 
     finish_reason: str
-    usage: Usage | None
+    usage: Sums | None
 
 
 class WholeReply:

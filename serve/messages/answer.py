@@ -69,13 +69,15 @@ def stopped(finish: object, matched: object, *, tools: bool, refused: bool = Fal
 
 
 def usage_of(usage: object) -> Object:
-    """OpenAI's usage, whose prompt includes what came from the cache; Anthropic's does not."""
+    """OpenAI's usage, whose prompt includes what came from the cache or went into it; Anthropic's does not."""
     given: Object = cast("Object", usage) if isinstance(usage, dict) else {}
     details = cast("Object", given.get("prompt_tokens_details") or {})
-    prompt, cached = given.get("prompt_tokens") or 0, details.get("cached_tokens") or 0
+    prompt = given.get("prompt_tokens") or 0
+    cached = min(details.get("cached_tokens") or 0, prompt)
+    written = min(details.get("cache_write_tokens") or 0, prompt - cached)
     return {
-        "input_tokens": prompt - cached,
-        "cache_creation_input_tokens": 0,
+        "input_tokens": prompt - cached - written,
+        "cache_creation_input_tokens": written,
         "cache_read_input_tokens": cached,
         "output_tokens": given.get("completion_tokens") or 0,
     }

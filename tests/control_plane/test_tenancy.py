@@ -94,7 +94,7 @@ def test_queries_are_written_in_repositories_alone() -> None:
 def test_every_table_but_organisations_is_a_tenants() -> None:
     assert [table.__tablename__ for table in TABLES if not issubclass(table, TenantMarked)] == ["organisations"]
     ledger = {table.__tablename__ for table in TABLES if not issubclass(table, TenantOwned)}
-    assert ledger == {"organisations", "usage_events", "usage_days"}
+    assert ledger == {"organisations", "usage_events", "usage_days", "usage_upstream_days"}
 
 
 async def test_the_database_refuses_a_reference_into_another_organisation(

@@ -30,7 +30,7 @@ def event(name: str, tenant: Any, **changes: Any) -> UsageEvent:
         "status": "ok",
         "http_status": 200,
         "streamed": True,
-        "usage": TokenUsage(prompt=10, cached=2, completion=5, reasoning=1),
+        "usage": TokenUsage(prompt=10, cached=2, completion=5, reasoning=1, cache_write=3, audio_prompt=4),
         "source": "provider",
         "cost_micro": 7,
         "price_since": "2026-01-01",
@@ -76,7 +76,14 @@ async def test_an_event_counts_once_however_often_it_comes(acme, record: Record)
     assert await record(one, event("e2", acme)) == 1
     assert await record() == 0
     wanted = sums(calls=2, prompt_tokens=20, cached_tokens=4, completion_tokens=10, reasoning_tokens=2, cost_micro=14)
-    assert (await summary(acme))["total"] == wanted
+    assert (await summary(acme))["total"] == wanted | {"cache_write_tokens": 6, "audio_prompt_tokens": 8}
+
+
+async def test_a_stored_answer_costs_what_it_costs_and_takes_no_tokens(acme, record: Record) -> None:
+    await record(event("e1", acme, from_cache=True), event("e2", acme))
+    wanted = {"calls": 2, "cached_calls": 1, "prompt_tokens": 10, "cost_micro": 14}
+    total = (await summary(acme))["total"]
+    assert total | wanted == total
 
 
 async def test_tokens_of_an_agents_call_are_those_of_its_inner_calls(acme, record: Record) -> None:

@@ -189,7 +189,9 @@ def test_a_call_s_record_is_a_usage_event(price: Price | None) -> None:
     call = Call("req", "parent", principal, "chat", "m", "m", "u", True, price, 40, None)
     opening = UsageEvent.model_validate_json(call.opening())
     assert (opening.status, opening.usage.prompt, opening.source) == ("gateway_lost", 10, "estimated")
-    call.reported = TokenUsage(prompt=1, cached=2, completion=3, reasoning=4)
+    call.reported = TokenUsage(
+        prompt=1, cached=2, completion=3, reasoning=4, cache_write=5, audio_prompt=6, audio_completion=7
+    )
     call.first_token(None)
     call.first_token(call.started + 0.5)
     call.end("ok", 200)

@@ -9,10 +9,23 @@ from pydantic import SecretStr
 
 from models.catalogue import CatalogueEntry
 from models.doubles.scripted_engine import ScriptedEngine
+from models.usage import TokenUsage
 from serve.config import ModelRoute, Upstream
 
-PRICE = {"since": "2026-01-01", "prompt_micro": 3_000_000, "cached_micro": 300_000, "completion_micro": 15_000_000}
-USAGE = {"input_tokens": 100, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 0, "output_tokens": 7}
+PRICE = {
+    "since": "2026-01-01",
+    "prompt_micro": 3_000_000,
+    "cached_micro": 300_000,
+    "cache_write_micro": 3_750_000,
+    "completion_micro": 15_000_000,
+}
+USAGE = {
+    "input_tokens": 100,
+    "cache_read_input_tokens": 40,
+    "cache_creation_input_tokens": 20,
+    "output_tokens": 7,
+    "output_tokens_details": {"thinking_tokens": 2},
+}
 Start = Callable[[], Awaitable[tuple[Any, Any]]]
 
 
@@ -50,8 +63,16 @@ async def test_a_call_is_answered_under_our_name_and_billed_once(start: Start) -
     assert provider.asked["model"] == "claude-provider-4"
     (event,) = await stage.events()
     assert (event.model, event.upstream, event.status, event.source) == ("claude", "anthropic", "ok", "provider")
-    assert (event.usage.prompt, event.usage.cached, event.usage.completion) == (100, 40, 7)
-    assert event.cost_micro == 100 * 3 + 40 * 0.3 + 7 * 15
+    assert event.usage == TokenUsage(prompt=100, cached=40, cache_write=20, completion=5, reasoning=2)
+    assert event.upstream_model == "claude-provider-4"
+    assert event.cost_micro == 100 * 3 + 40 * 0.3 + 20 * 3.75 + 7 * 15
+
+
+async def test_anthropic_s_figures_come_back_on_anthropic_s_wire(start: Start) -> None:
+    stage, _ = await start()
+    body = {"model": "claude", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
+    answer = await stage.http.post("/v1/messages", json=body, headers={"x-api-key": "good"})
+    assert answer.json()["usage"] == {name: USAGE[name] for name in USAGE if name.endswith("_tokens")}
 
 
 async def test_a_stream_is_billed_even_where_the_caller_asks_for_no_usage(start: Start) -> None:
@@ -62,7 +83,7 @@ async def test_a_stream_is_billed_even_where_the_caller_asks_for_no_usage(start:
     assert {chunk.model for chunk in chunks} == {"claude"}
     assert all(chunk.usage is None for chunk in chunks)
     (event,) = await stage.events()
-    assert (event.streamed, event.source, event.usage.total) == (True, "provider", 147)
+    assert (event.streamed, event.source, event.usage.total) == (True, "provider", 167)
     assert event.first_token_ms is not None
 
 

@@ -13,7 +13,7 @@ USAGE = {
     "prompt_tokens": 10,
     "completion_tokens": 7,
     "total_tokens": 17,
-    "prompt_tokens_details": {"cached_tokens": 4},
+    "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 1},
 }
 
 
@@ -98,8 +98,8 @@ def test_any_cut_of_any_answer_is_the_same_message(said: list[tuple[str, Any]], 
     assert [one["type"] for one in (found[0], *found[-2:])] == ["message_start", "message_delta", "message_stop"]
     assert found[-2]["delta"]["stop_reason"] == ("tool_use" if calls else "end_turn")
     assert found[-2]["usage"] == {
-        "input_tokens": 6,
-        "cache_creation_input_tokens": 0,
+        "input_tokens": 5,
+        "cache_creation_input_tokens": 1,
         "cache_read_input_tokens": 4,
         "output_tokens": 7,
     }
