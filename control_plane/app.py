@@ -35,6 +35,8 @@ from control_plane.keys import endpoints as keys
 from control_plane.knowledge import endpoints as knowledge
 from control_plane.knowledge.jobs import JobsClient
 from control_plane.knowledge.watcher import Watcher
+from control_plane.privacy import endpoints as privacy
+from control_plane.privacy.reaper import PromptReaper
 from control_plane.responses import endpoints as responses
 from control_plane.responses.reaper import ResponseReaper
 from control_plane.supervision import Bell, supervised
@@ -90,6 +92,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         "usage reaper": Reaper(context.redis, config).run,
         "budget counting": Counting(context.redis, context.sessions, config.count_seconds).run,
         "response reaper": ResponseReaper(context.sessions, config).run,
+        "prompt reaper": PromptReaper(context.sessions, config).run,
         "ingestion watcher": Watcher(config, context.sessions, jobs, context.jobs_bell).run,
         "batch watcher": BatchWatcher(config, context.sessions, jobs, context.batches_bell).run,
     }
@@ -125,6 +128,7 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
         budgets.router,
         credentials.router,
         credentials.operators,
+        privacy.router,
     ):
         public.include_router(router)
     internal = APIRouter(prefix=INTERNAL_PREFIX, include_in_schema=False)
@@ -137,6 +141,7 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
         batches.internal,
         budgets.internal,
         credentials.internal,
+        privacy.internal,
     ):
         internal.include_router(router)
     for router in (public, internal, health.router):

@@ -58,6 +58,7 @@ class ControlPlaneConfig(BaseModel):
     response_grace_seconds: float = Field(
         default=15.0, ge=0, description="From the start until responses of lost gateways are failed"
     )
+    prompt_reap_seconds: float = Field(default=60.0, gt=0, description="Between two looks for kept prompts to erase")
     response_days: int = Field(default=30, ge=1, description="How long a response is kept")
     count_seconds: float = Field(default=30.0, gt=0, description="Between two counts of every budget in the ledger")
     claim_idle_seconds: float = Field(default=15.0, gt=0, description="An entry unacknowledged so long is taken over")

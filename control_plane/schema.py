@@ -8,6 +8,7 @@ from control_plane.database import Base
 from control_plane.files.tables import File
 from control_plane.keys.tables import ApiKey
 from control_plane.knowledge.tables import Document, Ingestion, KnowledgeBase
+from control_plane.privacy.tables import KeptPrompt, PrivacyPolicy
 from control_plane.responses.tables import Conversation, Item, StoredResponse
 from control_plane.tenants.tables import Organisation, Project, User
 from control_plane.usage.tables import UsageDay, UsageRow, UsageUpstreamDay
@@ -35,5 +36,7 @@ TABLES = (
     BudgetAlert,
     DataKey,
     CredentialRow,
+    PrivacyPolicy,
+    KeptPrompt,
 )
 METADATA = Base.metadata

@@ -6,6 +6,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.budgets import Budget
+from models.privacy import Guards
+
+Permission = Literal["prompts"]
+"""What a key may do beside what its role lets it: ``prompts``, read and erase kept prompts."""
 
 Role = Literal["admin", "member"]
 
@@ -61,6 +65,7 @@ class Principal(BaseModel):
     api_key_id: str
     user_id: str | None = None
     role: Role = "member"
+    permissions: tuple[Permission, ...] = ()
     expires_at: int | None = Field(default=None, description="Unix seconds; the key's expiry")
     allowed_models: tuple[str, ...] | None = None
     agents: tuple[AgentRoute, ...] = ()
@@ -69,6 +74,7 @@ class Principal(BaseModel):
     user_limits: Limits = UNLIMITED
     key_limits: Limits = UNLIMITED
     budgets: tuple[Budget, ...] = ()
+    guards: Guards | None = None
 
     @property
     def limited(self) -> bool:

@@ -30,6 +30,7 @@ from serve.guard import holds_secret
 from serve.hangup import HangUp
 from serve.metering import Meter
 from serve.metrics import Metrics
+from serve.privacy.guard import Guarded, Privacy
 from serve.records import CLIENT_GONE_STATUS, Call
 from serve.relay import HeaderList, Patience, StreamRelay, relay_whole
 from serve.routing import Endpoint, Routes, Target
@@ -78,6 +79,7 @@ class Calls:
         admission: Admission,
         meter: Meter,
         metrics: Metrics,
+        privacy: Privacy,
     ) -> None:
         self._config = config
         self._secret = config.cluster_secret.get_secret_value().encode()
@@ -86,6 +88,7 @@ class Calls:
         self._admission = admission
         self._meter = meter
         self._metrics = metrics
+        self._privacy = privacy
         self.closing = False
 
     async def caller(self, request: str, scope: Scope) -> Caller:
@@ -126,6 +129,28 @@ class Calls:
         chain = self._routes.find(caller.principal, model, endpoint, inner=inner)
         if not caller.fallbacks:
             chain = own_places(chain)
+        if caller.principal.guards is None:
+            await self._call(caller, endpoint, chain, body, raw, receive, send)
+            return
+        asked = Guarded(caller.principal, caller.request_id, caller.parent, endpoint.path, chain, body, raw)
+
+        async def make(body: Body, raw: bytes, send: Send) -> None:
+            await self._call(caller, endpoint, chain, body, raw, receive, send)
+
+        await self._privacy.run(asked, make, send)
+
+    async def _call(
+        self,
+        caller: Caller,
+        endpoint: Endpoint,
+        chain: Sequence[Target],
+        body: Body,
+        raw: bytes,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """One call whose request is right, and what may be sent."""
+        model, inner = model_of(body), caller.parent is not None
         kind = endpoint.kind if chain[0].entry else "agent"
         if caller.principal.under_hard_budget:
             body, raw = self._bounded(kind, chain, body, raw)

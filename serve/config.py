@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from models.catalogue import CatalogueEntry
+from serve.privacy.config import PrivacyConfig
 
 
 class _Frozen(BaseModel):
@@ -141,6 +142,7 @@ class GatewayConfig(_Frozen):
     object_store: str | None = Field(default=None, description="A folder or s3://…; None: there are no files")
     files: FileLimits = FileLimits()
     bounds: Bounds = Bounds()
+    privacy: PrivacyConfig = PrivacyConfig()
     redis_away: RedisAwayPolicy = RedisAwayPolicy()
     body_bytes_max: int = Field(default=10 * 1024 * 1024, ge=1)
     answer_bytes_max: int = Field(default=256 * 1024 * 1024, ge=1, description="Of an answer that is not streamed")

@@ -38,6 +38,7 @@ from serve.metering import Meter
 from serve.metrics import Metrics
 from serve.openapi.document import document
 from serve.openapi.parts import JSON
+from serve.privacy.service import PrivacyService
 from serve.responses.service import StatefulApi
 from serve.routing import ENDPOINTS, Routes, model_not_found
 from serve.scripts import ScriptRunner
@@ -96,9 +97,18 @@ class Gateway:
         count, void = self._directory.count_budgets, self._meter.void
         self._admission = Admission(self._runner, self._replica, config.redis_away, count, void)
         self._metrics = Metrics(lambda: self._meter.spool_bytes, lambda: self._meter.waiting)
+        self._privacy = PrivacyService(config, self._http, self._metrics)
         self._routes = Routes(config)
         self._metrics.add(UpstreamMetrics(self._routes.upstreams()))
-        self._calls = Calls(config, self._authenticator, self._routes, self._admission, self._meter, self._metrics)
+        self._calls = Calls(
+            config,
+            self._authenticator,
+            self._routes,
+            self._admission,
+            self._meter,
+            self._metrics,
+            self._privacy.guard,
+        )
         self._families[MESSAGES] = Messages(self._calls, self._routes, config)
         self._stateful = StatefulApi(config, self._http, self._calls, self._routes)
         self._families.update(self._stateful.families)
@@ -107,6 +117,7 @@ class Gateway:
             self._families[FILES] = self._files
             self._families[BATCHES] = Batches(config, self._http, self._calls.caller)
             self._files.start()
+        self._privacy.start()
         self._health = Health(self._admission, self._directory, self._authenticator, self._routes.upstreams())
         self._listener.start()
         self._admission.start()
@@ -125,6 +136,7 @@ class Gateway:
         if running:
             await asyncio.wait(running)
         await self._stateful.close()
+        await self._privacy.close()
         if self._files is not None:
             await self._files.close()
         await self._listener.close()
@@ -137,6 +149,7 @@ class Gateway:
     async def check_health(self) -> None:
         """Raises RuntimeError where this process cannot do its work any more and must be replaced."""
         alive = self._meter.alive and self._admission.beating and self._listener.alive and self._stateful.alive
+        alive = alive and self._privacy.alive
         if self._started and not (alive and (self._files is None or self._files.alive)):
             raise RuntimeError("a background task of the gateway has ended")
 

@@ -21,6 +21,8 @@ class Metrics:
         self._calls = self._counter("calls", "Metered calls by outcome", "model", "kind", "status", "http_status")
         self._refused = self._counter("refused", "Requests answered before admission", "http_status")
         self._tokens = self._counter("tokens", "Tokens by bucket", "model", "bucket")
+        self.masked = self._counter("masked", "Calls whose request had personal data masked", "action")
+        self.prompts = self._counter("prompts", "Prompts that were to be kept", "outcome")
         self._first_token = self._histogram("first_token_seconds", "From the start to the first token")
         self._seconds = self._histogram("call_seconds", "Whole calls")
         # Finding a label's child costs more than counting with it.

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from control_plane.database import unix_seconds
 from control_plane.fields import Body, BoundedLimits, Expiry, ModelId, Name
 from control_plane.keys.tables import ApiKey
-from models.identity import Limits, Role
+from models.identity import Limits, Permission, Role
 
+Permissions = Annotated[tuple[Permission, ...], Field(max_length=1, description="`prompts`: read kept prompts")]
 AllowedModels = Annotated[tuple[ModelId, ...], Field(max_length=500)]
 
 
@@ -24,6 +25,7 @@ class ApiKeyCreate(Body):
     name: Name
     project_id: str = Field(max_length=64)
     role: Role = "member"
+    permissions: Permissions = ()
     user_id: str | None = Field(default=None, max_length=64)
     expires_at: Expiry | None = None
     allowed_models: AllowedModels | None = None
@@ -34,6 +36,7 @@ class ApiKeyChange(Body):
     """What to change; fields left out stay. ``allowed_models``: null for all."""
 
     name: Name | None = None
+    permissions: Permissions | None = None
     allowed_models: AllowedModels | None = None
     limits: BoundedLimits | None = None
 
@@ -49,6 +52,7 @@ class ApiKeyView(BaseModel):
     name: str
     prefix: str = Field(description="The key's visible beginning")
     role: str
+    permissions: list[str]
     allowed_models: list[str] | None
     limits: Limits
     expires_at: int | None = Field(description="Unix seconds")
@@ -82,6 +86,7 @@ def view_fields(row: ApiKey) -> dict[str, Any]:
         "name": row.name,
         "prefix": row.prefix,
         "role": row.role,
+        "permissions": row.permissions,
         "allowed_models": row.allowed_models,
         "limits": Limits.model_validate(row.limits),
         "expires_at": unix_seconds(row.expires_at) if row.expires_at else None,

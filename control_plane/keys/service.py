@@ -11,6 +11,7 @@ from control_plane.identifiers import new_id
 from control_plane.keys import repository, secrets
 from control_plane.keys.schemas import ApiKeyChange, ApiKeyCreate
 from control_plane.keys.tables import ApiKey
+from control_plane.privacy import repository as privacy
 from control_plane.tenancy import Scope
 from control_plane.tenants.tables import Organisation, Project, User
 from models.errors import Unauthenticated
@@ -31,6 +32,7 @@ async def create(scope: Scope, body: ApiKeyCreate, pepper: SecretStr) -> tuple[A
         prefix=fresh.prefix,
         digest=fresh.digest,
         role=body.role,
+        permissions=list(body.permissions),
         allowed_models=None if body.allowed_models is None else list(body.allowed_models),
         limits=body.limits.model_dump(exclude_none=True),
         expires_at=None if body.expires_at is None else datetime.fromtimestamp(body.expires_at, UTC),
@@ -53,6 +55,8 @@ async def change(scope: Scope, key_id: str, body: ApiKeyChange) -> ApiKey:
     row.name = body.name or row.name
     if "allowed_models" in body.model_fields_set:
         row.allowed_models = None if body.allowed_models is None else list(body.allowed_models)
+    if body.permissions is not None:
+        row.permissions = list(body.permissions)
     if body.limits is not None:
         row.limits = body.limits.model_dump(exclude_none=True)
     return row
@@ -90,6 +94,7 @@ async def _principal(
             "api_key_id": row.id,
             "user_id": row.user_id,
             "role": row.role,
+            "permissions": tuple(row.permissions),
             "expires_at": unix_seconds(row.expires_at) if row.expires_at else None,
             "allowed_models": None if row.allowed_models is None else tuple(row.allowed_models),
             "agents": tuple(await agents.routes(scope)),
@@ -98,5 +103,6 @@ async def _principal(
             "user_limits": Limits.model_validate(user.limits if user else {}),
             "key_limits": Limits.model_validate(row.limits),
             "budgets": await budgets.of_principal(scope, project.id, row.user_id, row.id),
+            "guards": await privacy.guards(scope, project.id),
         }
     )

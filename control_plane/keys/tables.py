@@ -29,6 +29,7 @@ class ApiKey(TenantOwned, Stamped, Base):
     prefix: Mapped[str] = mapped_column(unique=True)
     digest: Mapped[bytes] = mapped_column(LargeBinary)
     role: Mapped[str]
+    permissions: Mapped[list[str]] = mapped_column(ARRAY(TEXT), default=list)
     allowed_models: Mapped[list[str] | None] = mapped_column(ARRAY(TEXT))
     limits: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     expires_at: Mapped[datetime | None]

@@ -27,16 +27,27 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("patch", "/budgets/{budget_id}"): {"limit_micro": 2},
     ("post", "/credentials"): {"upstream": "openai", "api_key": "sk-theirs-1234", "project_id": "{project_id}"},
     ("patch", "/credentials/{credential_id}"): {"api_key": "sk-theirs-5678"},
+    ("put", "/projects/{project_id}/privacy"): {"keep_days": 9},
     ("post", "/agents"): {"slug": "theirs", "name": "Theirs"},
     ("post", "/agents/{agent_id}/versions"): SPEC,
     ("post", "/agents/{agent_id}/publish"): {"version": 1},
     ("post", "/knowledge-bases"): {"name": "theirs", "embedding_model": "all-minilm-l6-v2"},
     ("post", "/knowledge-bases/{knowledge_base_id}/ingestions"): {"path": "{path}"},
 }
+PROMPT = {
+    **dict.fromkeys(("id", "api_key_id", "request_id", "endpoint", "model"), "prm_ours"),
+    "started_at_ms": 0,
+    "duration_ms": 0,
+    "status": "ok",
+    "request": {},
+    "answer": None,
+}
 WITHOUT_BODY = {
     ("delete", "/api-keys/{api_key_id}"),
     ("delete", "/budgets/{budget_id}"),
     ("delete", "/credentials/{credential_id}"),
+    ("delete", "/projects/{project_id}/prompts"),
+    ("delete", "/projects/{project_id}/prompts/{prompt_id}"),
     ("post", "/agents/{agent_id}/withdraw"),
     ("post", "/knowledge-bases/{knowledge_base_id}/ingestions/{ingestion_id}/cancel"),
 }
@@ -55,7 +66,7 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-async def ours(acme, config: ControlPlaneConfig) -> dict[str, str]:
+async def ours(acme, internal, config: ControlPlaneConfig) -> dict[str, str]:
     """One of everything, by the name of its path parameter."""
     project = await acme.make("/projects", {"name": "Support"})
     user = await acme.make("/users", {"email": "ada@acme.example", "name": "Ada"})
@@ -63,6 +74,10 @@ async def ours(acme, config: ControlPlaneConfig) -> dict[str, str]:
     base = await acme.make("/knowledge-bases", {"name": "docs", "embedding_model": "all-minilm-l6-v2"})
     budget = await acme.make("/budgets", {"scope": "organisation", "period": "month", "limit_micro": 5})
     credential = await acme.make("/credentials", {"upstream": "openai", "api_key": "sk-ours-12345678"})
+    await acme.client.patch(acme.path(f"/api-keys/{acme.key_id}"), json={"permissions": ["prompts"]})
+    await acme.client.put(acme.path(f"/projects/{project['id']}/privacy"), json={"keep_days": 1})
+    prompt = {**PROMPT, "organisation_id": acme.id, "project_id": project["id"]}
+    await internal.post("/internal/prompts", json={"data": [prompt]})
     path = str(config.ingestion_roots[0])
     ingestion = await acme.make(f"/knowledge-bases/{base['id']}/ingestions", {"path": path}, status=202)
     agent = await acme.make("/agents", {"slug": "handbook", "name": "Handbook"})
@@ -77,6 +92,7 @@ async def ours(acme, config: ControlPlaneConfig) -> dict[str, str]:
         "agent_id": agent["id"],
         "budget_id": budget["id"],
         "credential_id": credential["id"],
+        "prompt_id": PROMPT["id"],
         "version": "1",
         "path": path,
     }
@@ -124,6 +140,8 @@ async def test_the_walk_reaches_every_route_with_the_right_key(app: FastAPI, acm
         answers[method, path] = answer.status_code
     # An ingestion runs already, and this order makes the project's name the same twice.
     busy = {("post", "/knowledge-bases/{knowledge_base_id}/ingestions"): 409, ("patch", "/projects/{project_id}"): 409}
+    # By then all prompts are erased.
+    busy["delete", "/projects/{project_id}/prompts/{prompt_id}"] = 404
     assert {route: status for route, status in answers.items() if status >= 400} == busy
 
 

@@ -23,6 +23,7 @@ MAY_QUERY = {
     "files/repository.py",
     "keys/repository.py",
     "knowledge/repository.py",
+    "privacy/repository.py",
     "responses/repository.py",
     "tenants/repository.py",
     "usage/repository.py",

@@ -1,0 +1,1 @@
+"""Guards of a project: personal data found, masked or refused, and prompts kept for those who want them."""
