@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cluster.home import write_private
 from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue, plain_name
-from serve.config import Bounds, RedisAwayPolicy
+from serve.config import Bounds, Queueing, RedisAwayPolicy
 
 VARIABLE_PREFIX = "OBJECTA_"
 CONFIG_VARIABLE = "OBJECTA_CONFIG"
@@ -39,6 +39,7 @@ class HostedUpstream(BaseModel):
     api_key: SecretStr | None = None
     model_class: str | None = Field(default=None, description="langchain only: package.module:Class")
     options: dict[str, Any] = Field(default={}, repr=False, description="langchain only; may hold secrets")
+    concurrency: int | None = Field(default=None, ge=1, description="Calls at once of all gateways; None: any number")
 
     @model_validator(mode="after")
     def _says_what_its_dialect_needs(self) -> Self:
@@ -89,6 +90,10 @@ class PlatformConfig(BaseSettings):
     gateway_replicas: int = Field(default=1, ge=1)
     call_bounds: Bounds = Field(default=Bounds(), description="What a budget holds for what a call leaves open")
     redis_away: RedisAwayPolicy = Field(default=RedisAwayPolicy(), description="Calls while Redis is away")
+    concurrency: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        default={}, description="Calls at once of a model run here, of all gateways; 0: any number. Else by its engine"
+    )
+    queueing: Queueing = Field(default=Queueing(), description="Calls that wait for an upstream")
 
     @model_validator(mode="before")
     @classmethod
@@ -118,6 +123,14 @@ class PlatformConfig(BaseSettings):
             wrong = [other for other in others if other == name or kinds.get(other) != kinds[name]]
             if wrong:
                 raise ValueError(f"fallbacks of {name!r}: not another served model of its kind: {', '.join(wrong)}")
+        return self
+
+    @model_validator(mode="after")
+    def _bounded_are_run_here(self) -> Self:
+        run_here = {entry.id for entry in self.served() if all(source.scheme != "hosted" for source in entry.sources)}
+        unknown = sorted(self.concurrency.keys() - run_here)
+        if unknown:
+            raise ValueError(f"concurrency: not run here: {', '.join(unknown)}; a hosted upstream has its own")
         return self
 
     @classmethod

@@ -32,6 +32,7 @@ def engine_flags(entry: CatalogueEntry, arguments: EngineArguments, folder: str,
         *("--tensor-parallel-size", str(arguments.tensor_parallel_size)),
         *("--gpu-memory-utilization", str(arguments.memory_utilization)),
         "--enable-prompt-tokens-details",
+        *("--scheduling-policy", "priority"),
         "--disable-uvicorn-access-log",
     ]
     if arguments.enforce_eager:

@@ -34,6 +34,7 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
         agents=agents,
         bounds=config.call_bounds,
         redis_away=config.redis_away,
+        queueing=config.queueing,
     )
 
 
@@ -41,13 +42,40 @@ def _upstream(config: PlatformConfig, entry: CatalogueEntry) -> Upstream:
     name = hosted_by(entry)
     if name is None:
         _, prefix = APPLICATIONS.get(entry.kind, ENGINE)
-        return Upstream(name=entry.id, base_url=f"{config.gateway_url}{prefix}/{entry.id}", internal=True)
+        base_url = f"{config.gateway_url}{prefix}/{entry.id}"
+        return Upstream(name=entry.id, base_url=base_url, internal=True, concurrency=places(config, entry))
     hosted = next((hosted for hosted in config.upstreams if hosted.name == name), None)
     if hosted is None:
         raise ValueError(f"model {entry.id!r} is hosted by {name!r}, which upstreams does not name")
     if hosted.dialect == "openai":
-        return Upstream(name=name, base_url=hosted.base_url or "", api_key=hosted.api_key)
-    return Upstream(name=name, base_url=f"{config.gateway_url}{channels.HOSTED_PREFIX}/{name}", internal=True, own=True)
+        many = part(config, hosted.concurrency)
+        return Upstream(name=name, base_url=hosted.base_url or "", api_key=hosted.api_key, concurrency=many)
+    base_url, many = f"{config.gateway_url}{channels.HOSTED_PREFIX}/{name}", part(config, hosted.concurrency)
+    return Upstream(name=name, base_url=base_url, internal=True, own=True, concurrency=many)
+
+
+def places(config: PlatformConfig, entry: CatalogueEntry) -> int | None:
+    """Calls that one gateway has under way at once at an application of ours; None: any number.
+
+    By default what all its replicas work on at once, and an eighth more: a place that becomes free in an engine is
+    taken in its next step. The gateways share it, for they know nothing of one another.
+    """
+    whole = config.concurrency.get(entry.id)
+    if whole is None:
+        scaling = entry.scaling
+        each = scaling.max_ongoing_requests
+        if entry.kind not in APPLICATIONS:
+            arguments = entry.hardware.gpu if config.gpus_per_node else entry.hardware.cpu
+            if arguments is None:
+                return None
+            each = min(each, arguments.max_num_seqs + -(-arguments.max_num_seqs // 8))
+        whole = each * scaling.max_replicas
+    return part(config, whole)
+
+
+def part(config: PlatformConfig, whole: int | None) -> int | None:
+    """A gateway's part of what all of them may have under way; None and 0: any number."""
+    return -(-whole // config.gateway_replicas) if whole else None
 
 
 def hosted_by(entry: CatalogueEntry) -> str | None:

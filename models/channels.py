@@ -5,6 +5,9 @@ PRINCIPAL_HEADER = "x-objecta-principal"
 REQUEST_ID_HEADER = "x-request-id"
 # Marks a call made by the platform on a caller's behalf; it names the caller's request.
 PARENT_REQUEST_HEADER = "x-objecta-parent-request"
+# ``batch``: a call that waits for all others. Counts, like the two above, only beside the secret.
+CLASS_HEADER = "x-objecta-class"
+BATCH_CLASS = "batch"
 # An organisation's own key for a provider, from the gateway to that provider's adapter, beside the cluster secret.
 UPSTREAM_KEY_HEADER = "x-objecta-upstream-key"
 

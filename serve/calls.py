@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 import orjson
 from uuid_utils import uuid7
 
-from models.channels import PARENT_REQUEST_HEADER, PRINCIPAL_HEADER, REQUEST_ID_HEADER
+from models.channels import (
+    BATCH_CLASS,
+    CLASS_HEADER,
+    PARENT_REQUEST_HEADER,
+    PRINCIPAL_HEADER,
+    REQUEST_ID_HEADER,
+)
 from models.errors import PlatformError, RateHeaders, Unauthenticated
 from models.identity import Principal
 from models.usage import CallKind, Price
@@ -31,6 +37,8 @@ from serve.hangup import HangUp
 from serve.metering import Meter
 from serve.metrics import Metrics
 from serve.privacy.guard import Guarded, Privacy
+from serve.queueing_tiers import naming, turn_of, weighed
+from serve.queueing_upstreams import queues, yielding
 from serve.records import CLIENT_GONE_STATUS, Call
 from serve.relay import HeaderList, Patience, StreamRelay, relay_whole
 from serve.routing import Endpoint, Routes, Target
@@ -42,6 +50,8 @@ API_KEY = b"x-api-key"
 FALLBACKS = b"x-objecta-fallbacks"
 PRINCIPAL = PRINCIPAL_HEADER.encode()
 PARENT = PARENT_REQUEST_HEADER.encode()
+CLASS = CLASS_HEADER.encode()
+BATCH = BATCH_CLASS.encode()
 REQUEST_ID = REQUEST_ID_HEADER.encode()
 SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
@@ -58,7 +68,7 @@ def request_id(scope: Scope) -> str:
 class Caller:
     """Who calls, under which request id; ``parent`` is the request on whose behalf one of our processes calls.
 
-    ``fallbacks``: whether another model may answer in place of the one asked for.
+    ``fallbacks``: whether another model may answer in place of the one asked for. ``batch``: for a line of a batch.
     """
 
     principal: Principal
@@ -66,6 +76,7 @@ class Caller:
     parent: str | None = None
     fallbacks: bool = True
     started: float = field(default_factory=time.monotonic)
+    batch: bool = False
 
 
 class Calls:
@@ -89,6 +100,7 @@ class Calls:
         self._meter = meter
         self._metrics = metrics
         self._privacy = privacy
+        self._queues = queues(config, metrics)
         self.closing = False
 
     async def caller(self, request: str, scope: Scope) -> Caller:
@@ -106,8 +118,9 @@ class Calls:
             principal = Principal.from_header(named.decode())
         except ValueError:
             raise Unauthenticated("The principal's header is not one.") from None
-        parent = header(scope, PARENT)
-        return Caller(principal, request, parent.decode(errors="replace") if parent else None, fallbacks, started)
+        parent, batch = header(scope, PARENT), header(scope, CLASS) == BATCH
+        inner = parent.decode(errors="replace") if parent else None
+        return Caller(principal, request, inner, fallbacks, started, batch)
 
     async def answer(self, endpoint: Endpoint, request: str, scope: Scope, receive: Receive, send: Send) -> None:
         """One call. Raises what the client is to be told where nothing was sent yet; ClientDisconnected."""
@@ -154,8 +167,13 @@ class Calls:
         kind = endpoint.kind if chain[0].entry else "agent"
         if caller.principal.under_hard_budget:
             body, raw = self._bounded(kind, chain, body, raw)
+        turn = turn_of(body, batch=caller.batch)
         plan = attempts(endpoint, chain, body, raw, caller.principal.organisation_id)
+        if turn.rank:
+            plan = yielding(plan, kind, turn.rank)
         first = plan[0]
+        if turn.tier is not None and first.target.upstream.internal:
+            send = naming(send, turn.tier)
         call = Call(
             request_id=caller.request_id,
             parent_request_id=caller.parent,
@@ -174,6 +192,8 @@ class Calls:
         if caller.principal.limited:
             asked, price = self._dearest(kind, body, plan)
             call.claim = claim(caller.principal, asked, price, call.started_at_ms, inner=inner)
+        if self._queues:
+            call.turn = weighed(turn, kind, body, call.body_bytes, call.context_window, self._config.bounds)
         await self._admitted(call, plan, endpoint.path, receive, send)
 
     def _bounded(self, kind: CallKind, chain: Sequence[Target], body: Body, raw: bytes) -> tuple[Body, bytes]:
@@ -228,6 +248,20 @@ class Calls:
         await in_turn(call, plan, lambda attempt, to: self._run(call, attempt, path, limits, receive, to), send)
 
     async def _run(
+        self, call: Call, attempt: Attempt, path: str, limits: RateHeaders, receive: Receive, send: Send
+    ) -> None:
+        """One attempt, as soon as its upstream has a place for it."""
+        queue = self._queues.get(attempt.target.upstream.name)
+        if queue is None:
+            await self._exchange(call, attempt, path, limits, receive, send)
+            return
+        ticket = await queue.enter(call, receive)
+        try:
+            await self._exchange(call, attempt, path, limits, receive, send)
+        finally:
+            queue.leave(ticket, call)
+
+    async def _exchange(
         self, call: Call, attempt: Attempt, path: str, limits: RateHeaders, receive: Receive, send: Send
     ) -> None:
         timeouts = self._config.timeouts

@@ -168,7 +168,7 @@ CHAT_CHECKS: Mapping[str, Check] = {
     "metadata": Check(_metadata, METADATA_SCHEMA),
     "modalities": _array,
     "audio": _object,
-    "service_tier": _string,
+    "service_tier": _choice("auto", "default", "flex", "scale", "priority"),
     "safety_identifier": _string,
     "prompt_cache_key": _string,
 }

@@ -25,6 +25,7 @@ class Upstream(_Frozen):
     api_key: SecretStr | None = None
     internal: bool = False
     own: bool = False
+    concurrency: int | None = Field(default=None, ge=1, description="Calls at once of a replica; others wait here")
 
 
 class Place(_Frozen):
@@ -73,6 +74,17 @@ class Timeouts(_Frozen):
     total_seconds: float = Field(default=3_600.0, gt=0)
     doubt_seconds: float = Field(default=2.0, gt=0, description="Wait for a first byte until our upstream is asked")
     probe_seconds: float = Field(default=2.0, gt=0, description="For an upstream to say how it is")
+
+
+class Queueing(_Frozen):
+    """What waits for an upstream that takes a bounded number of calls at once; see ``serve.queueing``."""
+
+    waiting_max: int = Field(default=1_000, ge=1, description="Calls of one class at one upstream, in a replica")
+    live_seconds_max: float = Field(default=120.0, gt=0, description="A wait that is too long")
+    patient_seconds_max: float = Field(default=600.0, gt=0, description="The same for flex calls and batch lines")
+    low_share: float = Field(default=0.05, ge=0, le=1, description="Tokens a waiting class earns by one above it")
+    batch_beside: int = Field(default=8, ge=1, description="Other calls that one batch line may run beside")
+    batch_alone: float = Field(default=0.5, gt=0, le=1, description="Share of the places batch lines may take alone")
 
 
 class KeyCache(_Frozen):
@@ -144,6 +156,7 @@ class GatewayConfig(_Frozen):
     bounds: Bounds = Bounds()
     privacy: PrivacyConfig = PrivacyConfig()
     redis_away: RedisAwayPolicy = RedisAwayPolicy()
+    queueing: Queueing = Queueing()
     body_bytes_max: int = Field(default=10 * 1024 * 1024, ge=1)
     answer_bytes_max: int = Field(default=256 * 1024 * 1024, ge=1, description="Of an answer that is not streamed")
     redis_seconds_max: float = Field(default=0.5, gt=0, description="Longest wait of a call for Redis")

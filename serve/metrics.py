@@ -29,6 +29,11 @@ class Metrics:
         self._outcomes: dict[tuple[str, str, str, int], Counter] = {}
         self._of_models: dict[str, tuple[Counter, Counter, Histogram, Histogram]] = {}
         self.in_flight = Gauge("objecta_gateway_in_flight", "Admitted calls that run", registry=self._registry)
+        labels = ("upstream", "class")
+        self._waiting = Gauge(
+            "objecta_gateway_queued", "Calls that wait for an upstream", labels, registry=self._registry
+        )
+        self._waited = self._histogram("queued_seconds", "Waits for an upstream, of calls that had to wait", *labels)
         self._gauge("spool_bytes", "Usage events on disk, waiting for Redis").set_function(spool_bytes)
         self._gauge("events_waiting", "Usage events in memory").set_function(waiting)
 
@@ -61,6 +66,10 @@ class Metrics:
         """Expose what ``collector`` knows as well."""
         self._registry.register(collector)
 
+    def of_queue(self, upstream: str, rank: str) -> tuple[Gauge, Histogram]:
+        """How many calls of a class wait for an upstream, and for how long those that did have waited."""
+        return self._waiting.labels(upstream, rank), self._waited.labels(upstream, rank)
+
     def refused(self, http_status: int) -> None:
         """Count a request that was answered with an error before its admission."""
         self._refused.labels(http_status).inc()
@@ -72,8 +81,9 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"objecta_gateway_{name}", text, labels, registry=self._registry)
 
-    def _histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(f"objecta_gateway_{name}", text, ["model"], registry=self._registry, buckets=SECONDS)
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        named = labels or ("model",)
+        return Histogram(f"objecta_gateway_{name}", text, named, registry=self._registry, buckets=SECONDS)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"objecta_gateway_{name}", text, registry=self._registry)

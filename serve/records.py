@@ -13,6 +13,7 @@ from uuid_utils import uuid7
 from models.identity import Principal
 from models.usage import CallKind, CallStatus, Price, TokenUsage, UsageSource
 from serve.claims import NOTHING, Claim
+from serve.queueing_tiers import LIVE, Turn
 from serve.routing import Target
 from serve.usage import cost, estimated_prompt
 
@@ -41,6 +42,7 @@ class Call:
     body_bytes: int
     context_window: int | None
     claim: Claim = NOTHING
+    turn: Turn = LIVE
     attempts: int = 1
     upstream_model: str | None = None
     started: float = field(default_factory=time.monotonic)

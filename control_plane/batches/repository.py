@@ -51,11 +51,8 @@ async def last_turns(session: AsyncSession) -> Mapping[str, datetime]:
     """When each organisation had a batch taken last, as far as that still matters: a batch lives for a day."""
     query = select(Batch.organisation_id, func.max(Batch.submitted_at))
     recent = query.where(Batch.created_at > utc_now() - LOOK_BACK).group_by(Batch.organisation_id)
-    turns: dict[str, datetime] = {}
-    for name, when in (await session.execute(recent)).all():
-        if when is not None:
-            turns[name] = when
-    return turns
+    found = (await session.execute(recent)).all()
+    return {name: when for name, when in found if when is not None}
 
 
 async def begin(scope: ProjectScope, batch_id: str, lines: Sequence[int]) -> None:

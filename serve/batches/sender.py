@@ -7,7 +7,13 @@ import aiohttp
 import orjson
 
 from models.batches import BatchOrder, Outcome, StopReason
-from models.channels import CLUSTER_SECRET_HEADER, PRINCIPAL_HEADER, REQUEST_ID_HEADER
+from models.channels import (
+    BATCH_CLASS,
+    CLASS_HEADER,
+    CLUSTER_SECRET_HEADER,
+    PRINCIPAL_HEADER,
+    REQUEST_ID_HEADER,
+)
 from models.identity import Principal
 from serve.batches.config import RunnerConfig
 from serve.batches.lines import Line
@@ -34,6 +40,7 @@ class Sender:
         self._headers = {
             CLUSTER_SECRET_HEADER: config.cluster_secret.get_secret_value(),
             PRINCIPAL_HEADER: who.to_header(),
+            CLASS_HEADER: BATCH_CLASS,
             "content-type": "application/json",
         }
 
