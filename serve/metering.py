@@ -23,6 +23,9 @@ from serve.spool import Spool
 MARK_SECONDS = 600
 GROUP_MAX = 256
 
+Line = dict[str, Any]
+"""What settles one call, as the spool keeps it."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,7 +38,8 @@ class Meter:
         self._replica = replica
         self._drain_seconds = drain_seconds
         self._script = Script("settle", SETTLE_HOLD)
-        self._queue: list[bytes] = []
+        self._sent: dict[asyncio.Future[Any], Line] = {}
+        self._unsettled: list[bytes] = []
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -49,7 +53,7 @@ class Meter:
     @property
     def waiting(self) -> int:
         """Events in memory."""
-        return len(self._queue)
+        return len(self._sent) + len(self._unsettled)
 
     @property
     def spool_bytes(self) -> int:
@@ -63,35 +67,43 @@ class Meter:
     async def close(self) -> None:
         """Write all there is, to Redis or to disk."""
         if self._task is not None:
+            while self._sent:
+                await asyncio.wait(self._sent)
             self._closing = True
             self._wake.set()
             await self._task
             self._spool.release()
-            if self._queue:
-                logger.critical("%d usage events are lost: neither Redis nor the spool took them", len(self._queue))
+            if self._unsettled:
+                lost = len(self._unsettled)
+                logger.critical("%d usage events are lost: neither Redis nor the spool took them", lost)
 
     def settle(self, event_id: str, event: bytes, claim: Claim, cost_micro: int, tokens: int) -> None:
-        """Hand over one call's event (UsageEvent as JSON), what it claimed, and what it came to."""
-        line: dict[str, Any] = {"id": event_id, "replica": self._replica, "held": claim.held, "event": event.decode()}
+        """Hand over one call's event (UsageEvent as JSON), what it claimed, and what it came to.
+
+        What this replica admits from now on finds the call's place free.
+        """
+        line: Line = {"id": event_id, "replica": self._replica, "held": claim.held, "event": event.decode()}
         if claim.hold:
             line |= {"hold": claim.hold, "cost": cost_micro, "tokens": tokens}
-        self._queue.append(orjson.dumps(line))
-        self._wake.set()
+        reply = self._submit(line)
+        self._sent[reply] = line
+        reply.add_done_callback(self._replied)
 
     def void(self, event_id: str, claim: Claim) -> None:
         """Hand over a call that may have been admitted and never ran: what it holds is freed, and no event is left."""
         self.settle(event_id, b"", claim, 0, 0)
 
+    def _replied(self, reply: asyncio.Future[Any]) -> None:
+        line = self._sent.pop(reply)
+        if reply.cancelled() or reply.exception() is not None:
+            self._unsettled.append(orjson.dumps(line))
+            self._wake.set()
+
     async def _write_on(self) -> None:
         while True:
             await self._sleep()
             self._wake.clear()
-            while self._queue:
-                group, self._queue = self._queue[:GROUP_MAX], self._queue[GROUP_MAX:]
-                if not await self._write(group):
-                    # Neither Redis nor disk: keep it, and give both a moment.
-                    self._queue = group + self._queue
-                    break
+            await self._store()
             await self._drain()
             if self._closing:
                 return
@@ -103,33 +115,40 @@ class Meter:
         except TimeoutError:
             return
 
-    async def _write(self, group: list[bytes]) -> bool:
-        unsettled = await self._settle_all(group)
-        if not unsettled:
-            return True
-        try:
-            await asyncio.to_thread(self._spool.append, unsettled)
-        except OSError as error:
-            logger.error("%d usage events wait in memory: no Redis, and the spool says: %s", len(unsettled), error)
-            return False
-        return True
+    async def _store(self) -> None:
+        """On disk what Redis did not take; in memory for a moment more what the disk does not take either."""
+        known = len(self._unsettled)
+        if not known:
+            return
+        # One more attempt: they may wait here since the disk refused them, and Redis may be back.
+        lines = await self._settle_all(self._unsettled[:known])
+        if lines:
+            try:
+                await asyncio.to_thread(self._spool.append, lines)
+            except OSError as error:
+                logger.error("%d usage events wait in memory: no Redis, and the spool says: %s", len(lines), error)
+                self._unsettled[:known] = lines
+                return
+        del self._unsettled[:known]
+
+    def _submit(self, line: Line) -> asyncio.Future[Any]:
+        keys = (OPEN_CALLS, USAGE_STREAM, SETTLED_PREFIX + line["id"], OPEN_HOLDS, *line["held"])
+        figures = (line.get("hold", ""), line.get("cost", 0), line.get("tokens", 0))
+        arguments = (line["id"], line["event"], line["replica"], MARK_SECONDS, *figures)
+        return self._runner.submit(self._script, keys, arguments, patient=True)
 
     async def _settle_all(self, lines: list[bytes]) -> list[bytes]:
-        """The lines that Redis did not confirm."""
-        sent = [(line, reply) for line in lines if (reply := self._settle_one(line)) is not None]
+        """The lines of the spool that Redis did not confirm."""
+        sent = [(line, reply) for line in lines if (reply := self._submit_spooled(line)) is not None]
         outcomes = await asyncio.gather(*(reply for _, reply in sent), return_exceptions=True)
         return [line for (line, _), outcome in zip(sent, outcomes, strict=True) if isinstance(outcome, RedisAway)]
 
-    def _settle_one(self, line: bytes) -> asyncio.Future[Any] | None:
+    def _submit_spooled(self, line: bytes) -> asyncio.Future[Any] | None:
         try:
-            call: dict[str, Any] = orjson.loads(line)
-            keys = (OPEN_CALLS, USAGE_STREAM, SETTLED_PREFIX + call["id"], OPEN_HOLDS, *call["held"])
-            figures = (call.get("hold", ""), call.get("cost", 0), call.get("tokens", 0))
-            arguments = (call["id"], call["event"], call["replica"], MARK_SECONDS, *figures)
-        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return self._submit(orjson.loads(line))
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             logger.error("a line of the spool is not a usage event and is passed over: %.500r", line)
             return None
-        return self._runner.submit(self._script, keys, arguments)
 
     async def _drain(self) -> None:
         if time.monotonic() < self._drain_at or self._runner.resting:

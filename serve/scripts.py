@@ -2,6 +2,7 @@
 
 Invariants
 1. While one group is at Redis the next one gathers: alone a call waits for one round trip, in a crowd many share one.
+   Calls run in the order in which they were submitted; a patient one goes with the next that is not, or a moment later.
 2. A call ends within ``seconds_max`` of its group's start, with a reply or with ``RedisAway``.
 3. After a failure Redis is left alone for ``rest_seconds``: calls fail at once and none of them waits for it.
 4. ``RedisAway`` leaves open whether the script ran; scripts that must not run twice guard themselves.
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).with_name("lua")
 GROUP_MAX = 128
+# A write costs the loop more than the script in it: what nobody waits for goes with what somebody does.
+PATIENCE_SECONDS = 0.005
 
 Argument = str | bytes | int
 
@@ -55,6 +58,7 @@ class _Call:
     keys: Sequence[Argument]
     arguments: Iterable[Argument]
     reply: asyncio.Future[Any]
+    patient: bool
 
     def command(self) -> tuple[Argument, ...]:
         return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.arguments)
@@ -69,6 +73,9 @@ class ScriptRunner:
         self._rest_seconds = rest_seconds
         self._asleep_until = 0.0
         self._waiting: list[_Call] = []
+        self._loaded: set[Script] = set()
+        self._urgent = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
 
     @property
@@ -80,30 +87,47 @@ class ScriptRunner:
         """The script's reply. Raises RedisAway, also where Redis refuses (out of memory, read-only); that is logged."""
         return await self.submit(script, keys, arguments)
 
-    def submit(self, script: Script, keys: Sequence[Argument], arguments: Iterable[Argument]) -> asyncio.Future[Any]:
-        """Like ``run``, for who has many: a future of the reply."""
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def submit(
+        self, script: Script, keys: Sequence[Argument], arguments: Iterable[Argument], *, patient: bool = False
+    ) -> asyncio.Future[Any]:
+        """Like ``run``, for who has many: a future of the reply. ``patient``: a few milliseconds later will do."""
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Any] = loop.create_future()
         if self.resting:
             reply.set_exception(RedisAway(maybe_ran=False))
             return reply
-        self._waiting.append(_Call(script, keys, arguments, reply))
+        self._waiting.append(_Call(script, keys, arguments, reply, patient))
+        self._urgent += not patient
+        if self._pump is None:
+            if not patient:
+                self._begin()
+            elif self._timer is None:
+                self._timer = loop.call_later(PATIENCE_SECONDS, self._begin)
+        return reply
+
+    def _begin(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._pump is None:
             self._pump = asyncio.ensure_future(self._run_groups())
-        return reply
 
     async def close(self) -> None:
         """End the connection."""
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait({self._pump})
+        self._fail([])
         await self._connection.disconnect(nowait=True)
 
     async def _run_groups(self) -> None:
         group: list[_Call] = []
         healthy = False
         try:
-            while self._waiting:
+            # What is patient alone does not keep it going; what began it may be.
+            while self._waiting and (self._urgent or not group):
                 group, self._waiting = self._waiting[:GROUP_MAX], self._waiting[GROUP_MAX:]
+                self._urgent -= sum(not call.patient for call in group)
                 async with asyncio.timeout(self._seconds_max):
                     await self._run_group(group)
             healthy = True
@@ -113,17 +137,27 @@ class ScriptRunner:
             self._pump = None
             if not healthy:
                 # Half a reply may be under way: a connection that failed is never used again.
+                self._loaded.clear()
                 await self._connection.disconnect(nowait=True)
                 self._fail(group)
+            elif self._waiting:
+                self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._begin)
 
     def _fail(self, group: list[_Call]) -> None:
-        lost, self._waiting = [*group, *self._waiting], []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lost, self._waiting, self._urgent = [*group, *self._waiting], [], 0
         for call in lost:
             if not call.reply.done():
                 call.reply.set_exception(RedisAway())
 
     async def _run_group(self, group: list[_Call]) -> None:
-        replies = await self._send([call.command() for call in group])
+        # Known before they are first called: one that had to be loaded in between would run after those behind it.
+        fresh = {call.script for call in group} - self._loaded
+        loads: list[tuple[Argument, ...]] = [("SCRIPT", "LOAD", script.text) for script in fresh]
+        replies = (await self._send(loads + [call.command() for call in group]))[len(loads) :]
+        self._loaded |= fresh
         unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
             texts = {group[index].script.text for index in unknown}

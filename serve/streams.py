@@ -95,7 +95,7 @@ class StreamFilter:
         return self._usage or find_usage(self._seen)
 
     def _pass(self, data: bytes) -> bytes:
-        error = ERROR.search(data)
+        error = ERROR.search(data) if b"error" in data else None
         if error:
             self.failed = True
             data = data[: error.start()]

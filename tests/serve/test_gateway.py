@@ -324,3 +324,13 @@ async def test_a_long_answer_is_read_to_the_end(platform: Platform) -> None:
     stage.engine.script = Script(chunks=20_000)
     answer: httpx.Response = await stage.chat()
     assert answer.json()["usage"]["completion_tokens"] == 20_000
+
+
+async def test_a_key_that_may_call_once_at_a_time_may_call_again_as_soon_as_it_has_its_answer(
+    platform: Platform,
+) -> None:
+    stage = await platform()
+    stage.control_plane.principals["good"] = Principal(**PRINCIPAL, key_limits={"concurrent_requests": 1})
+    for number in range(30):
+        answer = await stage.chat(stream=bool(number % 2))
+        assert (number, answer.status_code, answer.text) == (number, 200, answer.text)
