@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export ASK
 
-.PHONY: help install demo check test bench chaos lock clean
+.PHONY: help install demo check test bench chaos fuzz lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -43,6 +43,9 @@ bench: install ## Run every benchmark; each prints one JSON object last (LiteLLM
 chaos: install ## At length what the tests do briefly: budgets in any order of events, and under kills and hang-ups
 	CHAOS_TIMES=50 $(BIN)/python -m pytest --timeout 7200 tests/serve/test_admission_machine.py
 	$(BIN)/python -m benchmarks.admission
+
+fuzz: install ## 10,000 generated requests (or FUZZ_CASES) against the descriptions of gateway and control plane
+	FUZZ_CASES=$${FUZZ_CASES:-10000} $(BIN)/python -m pytest --timeout 7200 -s tests/fuzz
 
 lock: ## Resolve requirements.lock anew
 	$(BIN)/python cluster/install.py --lock

@@ -28,6 +28,7 @@ from control_plane.context import Context
 from control_plane.credentials import endpoints as credentials
 from control_plane.credentials.sealing import ConfiguredKeys
 from control_plane.database import create_engine
+from control_plane.description import Described
 from control_plane.edge import DOCS_PATH, INTERNAL_PREFIX, Edge
 from control_plane.files import endpoints as files
 from control_plane.invalidation import Invalidations
@@ -105,7 +106,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
 
 def create_app(config: ControlPlaneConfig) -> FastAPI:
     """The control plane as an ASGI application; its lifespan runs consumers, reapers and watchers."""
-    app = FastAPI(
+    app = Described(
         title="ObjectaLabs control plane",
         version="1",
         description=DESCRIPTION,
@@ -113,7 +114,6 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        responses=errors.RESPONSES,
     )
     app.state.context = create_context(config)
     public = APIRouter(prefix=API_PREFIX)

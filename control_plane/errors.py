@@ -32,8 +32,19 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-# Described for every route; it also keeps FastAPI from describing a 422, which this API never answers.
-RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "An error"}}
+Responses = dict[int | str, dict[str, Any]]
+
+CONFLICT: Responses = {409: {"model": ErrorBody, "description": "The change collides with the present state"}}
+"""Of a route that may answer so; see ``control_plane.description`` for the other statuses."""
+
+DESCRIPTIONS = {
+    400: "What was sent is wrong; `param` names the field at fault",
+    401: "No key, or one that is unknown, expired or revoked",
+    403: "The key is known and may not do this",
+    404: "There is no such thing, or it is another organisation's",
+    413: "The request body is too large",
+    503: "The database does not answer; try again",
+}
 
 CODES = {
     "missing": "missing_required_parameter",
@@ -52,6 +63,12 @@ MESSAGE_LENGTH_MAX = 300
 RETRY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
+
+
+def described(kind: type[PlatformError]) -> dict[str, Any]:
+    """An error as OpenAPI describes an answer."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    return {"description": DESCRIPTIONS[kind.status], "content": content}
 
 
 def install(app: FastAPI) -> None:

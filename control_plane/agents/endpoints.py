@@ -9,6 +9,7 @@ from control_plane.agents import repository, service
 from control_plane.agents.schemas import SPEC_EXAMPLE, AgentCreate, AgentVersionView, AgentView, Publish, Version
 from control_plane.agents.tables import Agent, AgentVersion
 from control_plane.context import Ctx, Tx
+from control_plane.errors import CONFLICT
 from control_plane.pages import ListOf, PageQuery, listed, number_cursor
 from control_plane.tenancy import Scope
 from models.agents import AgentSpec, PublishedAgent
@@ -17,7 +18,7 @@ router = APIRouter(prefix="/organisations/{organisation_id}/agents", tags=["agen
 internal = APIRouter(tags=["internal"])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=CONFLICT)
 async def create_agent(scope: Tenant, body: AgentCreate) -> AgentView:
     """A new agent; its slug is unique within the organisation (409)."""
     return AgentView.of(await service.create(scope, body))

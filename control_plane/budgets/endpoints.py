@@ -8,13 +8,14 @@ from control_plane.budgets.counting import Counting
 from control_plane.budgets.schemas import BudgetChange, BudgetCreate, BudgetDeleted, BudgetView, Counts
 from control_plane.budgets.tables import BudgetRow
 from control_plane.context import Ctx
+from control_plane.errors import CONFLICT
 from control_plane.pages import ListOf, PageQuery, listed
 
 router = APIRouter(prefix="/organisations/{organisation_id}/budgets", tags=["budgets"])
 internal = APIRouter(prefix="/budgets", tags=["internal"])
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=CONFLICT)
 async def create_budget(who: AnyCaller, scope: Tenant, context: Ctx, body: BudgetCreate) -> BudgetView:
     """A new budget; one a scope, period and kind (409). Gateways follow at once. What the operator sets stays his."""
     row = await service.create(scope, body, by_operator=who.is_operator)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from control_plane.access import AnyCaller, Tenant
 from control_plane.context import Ctx, Tx
+from control_plane.errors import CONFLICT
 from control_plane.knowledge import repository, service
 from control_plane.knowledge.paths import resolve_path
 from control_plane.knowledge.schemas import (
@@ -31,7 +32,7 @@ internal = APIRouter(prefix="/ingestions", tags=["internal"])
 NOUN = "knowledge base"
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=CONFLICT)
 async def create_base(scope: Tenant, context: Ctx, body: KnowledgeBaseCreate) -> KnowledgeBaseView:
     """A new knowledge base; its name is unique within the organisation (409)."""
     return KnowledgeBaseView.of(await service.create_base(scope, body, context.config.embedding_models))
@@ -68,7 +69,7 @@ async def list_documents(
     return listed([DocumentView.of(row) for row in rows], lambda view: view.document, has_more=more)
 
 
-@router.post("/{knowledge_base_id}/ingestions", status_code=202)
+@router.post("/{knowledge_base_id}/ingestions", status_code=202, responses=CONFLICT)
 async def start_ingestion(
     who: AnyCaller, scope: Tenant, context: Ctx, knowledge_base_id: str, body: IngestionCreate
 ) -> IngestionView:

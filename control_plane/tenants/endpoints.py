@@ -5,6 +5,7 @@ from pydantic import BaseModel, Field
 
 from control_plane.access import AnyCaller, Operator, Tenant
 from control_plane.context import Ctx, Tx
+from control_plane.errors import CONFLICT
 from control_plane.keys import service as keys
 from control_plane.keys.schemas import ApiKeyCreate
 from control_plane.pages import ListOf, PageQuery, listed
@@ -86,7 +87,7 @@ async def change_organisation(
     return OrganisationView.of(row)
 
 
-@router.post("/projects", status_code=201)
+@router.post("/projects", status_code=201, responses=CONFLICT)
 async def create_project(scope: Tenant, body: ProjectCreate) -> ProjectView:
     """A new project; its name is unique within the organisation (409)."""
     return ProjectView.of(await service.create_project(scope, body))
@@ -105,7 +106,7 @@ async def get_project(scope: Tenant, project_id: str) -> ProjectView:
     return ProjectView.of(await scope.get(Project, project_id, "project"))
 
 
-@router.patch("/projects/{project_id}")
+@router.patch("/projects/{project_id}", responses=CONFLICT)
 async def change_project(scope: Tenant, context: Ctx, project_id: str, body: ProjectChange) -> ProjectView:
     """Rename, limit, archive or restore. Gateways follow at once."""
     row = await service.change_project(scope, project_id, body)
@@ -113,7 +114,7 @@ async def change_project(scope: Tenant, context: Ctx, project_id: str, body: Pro
     return ProjectView.of(row)
 
 
-@router.post("/users", status_code=201)
+@router.post("/users", status_code=201, responses=CONFLICT)
 async def create_user(scope: Tenant, body: UserCreate) -> UserView:
     """A new user; the address is unique within the organisation (409)."""
     return UserView.of(await service.create_user(scope, body))

@@ -228,3 +228,10 @@ async def test_the_description_is_there_for_everyone_at_both_addresses(platform:
     assert not any("files" in path or "batches" in path for path in answers[0].json()["paths"])
     with_files = await platform(object_store=str(tmp_path / "objects"))
     assert (await with_files.http.get("/openapi.json")).json() == DOCUMENT
+
+
+async def test_what_is_described_as_closed_is_closed(platform: Platform, tmp_path: Path) -> None:
+    stage = await platform(object_store=str(tmp_path / "objects"))
+    for path, method, operation in operations():
+        answer = await stage.http.request(method, path.format(**IDS))
+        assert (answer.status_code == 401) == (operation.get("security") != []), (method, path, answer.text)
