@@ -115,11 +115,24 @@ class ModelNotFound(NotFound):
 
 
 class MethodNotAllowed(PlatformError):
-    """The path exists, the method does not."""
+    """The path exists, the method does not. ``allowed`` becomes the ``allow`` header (RFC 9110, 15.5.6)."""
 
     status = 405
     type = "invalid_request_error"
     default_code = "method_not_allowed"
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+        allowed: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, param, code, retry_after_seconds)
+        # What pickle calls the constructor with.
+        self.args = (message, param, code, retry_after_seconds, allowed)
+        self.allowed = allowed
 
 
 class Conflict(PlatformError):

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import orjson
 
-from models.errors import BodyTooLarge, PlatformError
+from models.errors import BodyTooLarge, MethodNotAllowed, PlatformError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -88,12 +88,22 @@ async def send_json(send: Send, status: int, payload: object, headers: Headers =
 
 
 async def send_error(send: Send, error: PlatformError, headers: Headers = ()) -> None:
-    """The error object with its status, and ``retry-after`` / ``retry-after-ms`` where the error knows them."""
-    await send_json(send, error.status, error.body(), (*headers, *retry_headers(error)))
+    """The error object with its status and its own headers."""
+    await send_json(send, error.status, error.body(), (*headers, *headers_of(error)))
 
 
-def retry_headers(error: PlatformError) -> list[tuple[bytes, bytes]]:
-    """``retry-after`` in whole seconds, rounded up and at least one, and ``retry-after-ms``."""
+def not_allowed(method: str, *allowed: str) -> MethodNotAllowed:
+    """The 405 of an address that takes ``allowed`` only."""
+    return MethodNotAllowed(f"This address takes {' and '.join(allowed)} only, not {method}.", allowed=allowed)
+
+
+def headers_of(error: PlatformError) -> list[tuple[bytes, bytes]]:
+    """An error's own headers, where it knows them: ``retry-after`` and ``retry-after-ms``, or ``allow``.
+
+    ``retry-after`` is in whole seconds, rounded up and at least one.
+    """
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", ", ".join(error.allowed).encode())]
     if error.retry_after_seconds is None:
         return []
     milliseconds = max(1, round(error.retry_after_seconds * 1_000))

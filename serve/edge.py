@@ -16,9 +16,20 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from models.errors import InvalidRequest, MethodNotAllowed, NotFound, PlatformError
+from models.errors import InvalidRequest, NotFound, PlatformError
 from serve.allowlist import local_path
-from serve.asgi import ASGIApp, ClientDisconnected, Message, Receive, Scope, Send, live, send_error, send_json
+from serve.asgi import (
+    ASGIApp,
+    ClientDisconnected,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    live,
+    not_allowed,
+    send_error,
+    send_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +91,7 @@ class Edge:
         if route is None:
             raise NotFound("There is nothing at this address.")
         if scope["method"] != route.method:
-            raise MethodNotAllowed(f"This address takes {route.method} only.")
+            raise not_allowed(scope["method"], route.method)
         return route.handler
 
 

@@ -16,11 +16,22 @@ from datetime import UTC, datetime
 import orjson
 
 from models.catalogue import CatalogueEntry
-from models.errors import LimitReached, MethodNotAllowed, NotFound, PlatformError
+from models.errors import LimitReached, NotFound, PlatformError
 from models.identity import AgentRoute
 from serve.admission import Admission
 from serve.allowlist import local_path
-from serve.asgi import ClientDisconnected, Message, Receive, Scope, Send, live, send_bytes, send_error, send_json
+from serve.asgi import (
+    ClientDisconnected,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    live,
+    not_allowed,
+    send_bytes,
+    send_error,
+    send_json,
+)
 from serve.auth import Authenticator
 from serve.batches.app import ROOT as BATCHES
 from serve.batches.app import Batches
@@ -49,7 +60,7 @@ from serve.upstreams import session
 MODELS = "/v1/models"
 MODEL_PREFIX = "/v1/models/"
 OWNER = "objecta"
-READS = frozenset({"GET", "HEAD"})
+READS = ("GET", "HEAD")
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +209,7 @@ class Gateway:
         endpoint = ENDPOINTS.get(path)
         if endpoint is not None:
             if method != "POST":
-                raise MethodNotAllowed(f"This address takes POST only, not {method}.")
+                raise not_allowed(method, "POST")
             await self._calls.answer(endpoint, request, scope, receive, send)
             return
         for root, family in self._families.items():
@@ -209,7 +220,7 @@ class Gateway:
         if page is None:
             raise NotFound("There is nothing at this address.")
         if method not in READS:
-            raise MethodNotAllowed(f"This address takes GET only, not {method}.")
+            raise not_allowed(method, *READS)
         await page(request, scope, send)
 
     async def _list_models(self, request: str, scope: Scope, send: Send) -> None:

@@ -15,6 +15,7 @@ from control_plane.credentials.schemas import (
     Rewrapped,
 )
 from control_plane.credentials.tables import CredentialRow
+from control_plane.errors import CONFLICT
 from control_plane.pages import ListOf, PageQuery, listed
 from control_plane.tenancy import Scope
 from models.credentials import to_wire
@@ -26,7 +27,7 @@ internal = APIRouter(tags=["internal"])
 TenantId = Annotated[str, Path(max_length=64)]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=CONFLICT)
 async def create_credential(scope: Tenant, context: Ctx, body: CredentialCreate) -> CredentialView:
     """A new credential; one an upstream and project (409). Gateways follow at once. No answer ever holds the key."""
     row = await service.create(scope, context.key_encryption, context.config, body)

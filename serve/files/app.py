@@ -7,10 +7,10 @@ from urllib.parse import parse_qsl
 
 import aiohttp
 
-from models.errors import MethodNotAllowed, NotFound, Unavailable
+from models.errors import NotFound, Unavailable
 from models.files import FilePlace
 from serve.allowlist import local_path
-from serve.asgi import Headers, Receive, Scope, Send, header, send_bytes, send_json
+from serve.asgi import Headers, Receive, Scope, Send, header, not_allowed, send_bytes, send_json
 from serve.calls import API_VERSION, REQUEST_ID, Caller
 from serve.config import FileLimits, GatewayConfig
 from serve.files.downloads import Downloads
@@ -117,7 +117,7 @@ def sane(file_id: str) -> str:
 def allow(method: str, *methods: str) -> None:
     """Raises MethodNotAllowed."""
     if method not in methods:
-        raise MethodNotAllowed(f"This address takes {' and '.join(methods)} only, not {method}.")
+        raise not_allowed(method, *methods)
 
 
 def headers_for(caller: Caller) -> Headers:

@@ -9,9 +9,9 @@ from typing import cast
 import orjson
 
 from models.channels import REQUEST_ID_HEADER
-from models.errors import InvalidRequest, MethodNotAllowed, NotFound, UpstreamError
+from models.errors import InvalidRequest, NotFound, UpstreamError
 from serve.allowlist import local_path
-from serve.asgi import Message, Receive, Scope, Send, read_body, send_json
+from serve.asgi import Message, Receive, Scope, Send, not_allowed, read_body, send_json
 from serve.calls import Caller, Calls
 from serve.config import GatewayConfig
 from serve.hangup import HangUp
@@ -46,7 +46,7 @@ class Messages:
         if path not in {ROOT, COUNT}:
             raise NotFound("There is nothing at this address.")
         if method != "POST":
-            raise MethodNotAllowed(f"This address takes POST only, not {method}.")
+            raise not_allowed(method, "POST")
         caller = await self._calls.caller(request_id, scope)
         body = parse_body(scope, await read_body(receive, scope, self._body_bytes_max))
         chain = self._routes.find(caller.principal, model_of(body), CHAT, inner=caller.parent is not None)

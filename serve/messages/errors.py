@@ -23,7 +23,7 @@ from models.errors import (
     Unavailable,
     UpstreamTimeout,
 )
-from serve.asgi import Headers, Send, retry_headers, send_json
+from serve.asgi import Headers, Send, headers_of, send_json
 from serve.messages.headers import translated
 
 OVERLOADED_STATUS = 529
@@ -63,7 +63,7 @@ async def send_error(send: Send, error: PlatformError, headers: Headers) -> None
     """The error with its status; ``headers`` are those it would have on OpenAI's wire."""
     status, kind = kind_of(error)
     request_id = dict(headers).get(b"x-request-id", b"").decode()
-    more = retry_headers(error)
+    more = headers_of(error)
     if isinstance(error, QuotaExhausted):
         # Their clients come back on any 429 that does not say otherwise.
         more.append((b"x-should-retry", b"false"))

@@ -13,9 +13,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from models.errors import InvalidRequest, MethodNotAllowed, NotFound
+from models.errors import InvalidRequest, NotFound
 from serve.allowlist import local_path
-from serve.asgi import Message, Receive, Scope, Send, read_body, send_json
+from serve.asgi import Message, Receive, Scope, Send, not_allowed, read_body, send_json
 from serve.calls import REQUEST_ID, Caller, Calls
 from serve.config import GatewayConfig
 from serve.edge import unless_disconnected
@@ -154,7 +154,7 @@ def allowed(method: str, methods: Mapping[tuple[int, str], frozenset[str]], part
     if found is None:
         raise NotFound("There is nothing at this address.")
     if method not in found:
-        raise MethodNotAllowed(f"This address takes {' and '.join(sorted(found))} only, not {method}.")
+        raise not_allowed(method, *sorted(found))
     return method
 
 

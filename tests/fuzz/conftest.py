@@ -169,6 +169,7 @@ def control_plane_of(database: str, redis_url: str, folder: Path) -> FastAPI:
         cluster_secret=SecretStr(SECRET),
         operator_key=SecretStr(OPERATOR),
         key_pepper=SecretStr("test-pepper-test-pepper"),
+        credential_key=SecretStr("ab" * 32),
         jobs_url="http://127.0.0.1:9",
         ingest_entrypoint="none",
         ingestion_roots=(root,),

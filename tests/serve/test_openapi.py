@@ -100,6 +100,9 @@ async def test_each_described_address_takes_the_described_methods_and_no_other(
         for method in METHODS:
             answer = await stage.http.request(method, path.format(**IDS), headers={"authorization": "Bearer good"})
             assert (answer.status_code == MethodNotAllowed.status) == (method not in entry), (method, path, answer.text)
+            if answer.status_code == MethodNotAllowed.status:
+                allowed = set(answer.headers["allow"].split(", ")) - {"HEAD"}
+                assert allowed == {name.upper() for name in METHODS if name in entry}, (method, path)
             if answer.status_code == 404:
                 assert "nothing at this address" not in answer.text, (method, path)
 
