@@ -10,6 +10,9 @@ from models.agents import PublishedAgent
 from models.documents import DocumentRecord
 from models.identity import Principal
 
+Text = str | tuple[int, ...]
+"""A text, or the ids of its tokens in a model's own vocabulary, with or without the marks that the model sets."""
+
 
 class Encoder(Protocol):
     """Turns texts into unit vectors."""
@@ -24,11 +27,16 @@ class Encoder(Protocol):
         """The longest text the model reads whole, in tokens, its own marks included; it ignores what lies beyond."""
         ...
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+    @property
+    def vocabulary(self) -> int:
+        """How many ids of tokens there are; they count from 0."""
+        ...
+
+    def count_tokens(self, texts: Sequence[Text]) -> list[int]:
         """Tokens of each text as the model sees it, untruncated."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Float32 array of shape (len(texts), dimensions), rows of length one, in the order given."""
         ...
 

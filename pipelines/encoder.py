@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from models.protocols import Text
 from pipelines.bert import Bert, is_bert, read_json
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -101,6 +102,7 @@ class SentenceEncoder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._max_tokens = _max_tokens(folder)
+        self._before, self._after = _marks(self._tokenizer)
 
     @property
     def dimensions(self) -> int:
@@ -112,17 +114,32 @@ class SentenceEncoder:
         """What the model was made to read; it ignores what lies beyond."""
         return self._max_tokens
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as the model sees it, its marks included, untruncated."""
-        return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+    @property
+    def vocabulary(self) -> int:
+        """How many ids of tokens there are."""
+        return self._tokenizer.get_vocab_size()
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def count_tokens(self, texts: Sequence[Text]) -> list[int]:
+        """Tokens of each text as the model sees it, its marks included, untruncated."""
+        return [len(ids) for ids in self._ids(texts)]
+
+    def encode(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Float32 array of shape (len(texts), dimensions), rows of length one, in the order given."""
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        rows = [self._whole(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        rows = [self._whole(ids) for ids in self._ids(texts)]
         for batch in self._batches(rows):
             vectors[batch] = self._network.encode([rows[index] for index in batch])
         return vectors
+
+    def _ids(self, texts: Sequence[Text]) -> list[list[int]]:
+        written = self._tokenizer.encode_batch_fast([text for text in texts if isinstance(text, str)])
+        encodings = iter(written)
+        return [next(encodings).ids if isinstance(text, str) else self._marked(list(text)) for text in texts]
+
+    def _marked(self, ids: list[int]) -> list[int]:
+        before, after = self._before, self._after
+        there = ids[: len(before)] == before and ids[len(ids) - len(after) :] == after
+        return ids if there and len(ids) >= len(before) + len(after) else [*before, *ids, *after]
 
     def _whole(self, ids: list[int]) -> list[int]:
         """What the model reads of a text: too long a one is cut before its closing mark."""
@@ -139,6 +156,14 @@ class SentenceEncoder:
             batch.append(index)
         if batch:
             yield batch
+
+
+def _marks(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The ids that the model sets before and after a text."""
+    bare: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
+    whole: list[int] = tokenizer.encode("a").ids
+    at = whole.index(bare[0])
+    return whole[:at], whole[at + len(bare) :]
 
 
 def _max_tokens(folder: Path) -> int:

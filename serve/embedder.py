@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.catalogue import CatalogueEntry
 from models.errors import ContextTooLong, InvalidRequest, ModelNotFound
-from models.protocols import Encoder
+from models.protocols import Encoder, Text
 from serve.asgi import Receive, Scope, Send, read_body, send_bytes
 from serve.batching import Batcher, Vectors
 from serve.edge import Edge, Route, parse, unless_disconnected
@@ -41,6 +41,7 @@ class EmbedderApp:
     def __init__(self, entry: CatalogueEntry, encoder: Encoder) -> None:
         self._entry = entry
         self._dimensions = encoder.dimensions
+        self._vocabulary = encoder.vocabulary
         self._batcher = Batcher(encoder)
         self._edge = Edge({"/v1/embeddings": Route("POST", self._embeddings)}, self.close)
 
@@ -55,7 +56,7 @@ class EmbedderApp:
     async def _embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = parse(EmbeddingsRequest, await read_body(receive, scope, BODY_BYTES_MAX))
         self._check(request)
-        texts = input_texts(request.input)
+        texts = input_texts(request.input, self._vocabulary)
         vectors, tokens = await unless_disconnected(receive, self._embed(texts))
         body = rendered(request, self._entry.id, vectors, tokens)
         await send_bytes(send, 200, body, b"application/json")
@@ -69,7 +70,7 @@ class EmbedderApp:
                 param="dimensions",
             )
 
-    async def _embed(self, texts: list[str]) -> tuple[Vectors, int]:
+    async def _embed(self, texts: list[Text]) -> tuple[Vectors, int]:
         counts = await self._batcher.count(texts)
         window = self._entry.context_window
         for index, count in enumerate(counts):
@@ -87,21 +88,32 @@ class EmbedderApp:
         return await self._batcher.encode(texts, counts), sum(counts)
 
 
-def input_texts(value: object) -> list[str]:
-    """The texts of an ``input``. Raises InvalidRequest that says what is wrong with it."""
+def input_texts(value: object, vocabulary: int) -> list[Text]:
+    """The texts of an ``input``, as they are or as the model's own tokens.
+
+    Raises InvalidRequest that says what is wrong with it.
+    """
     items: list[object] = cast("list[object]", value) if isinstance(value, list) else [value]
+    if items and all(type(item) is int for item in items):
+        items = [items]
     if not 1 <= len(items) <= INPUTS_MAX:
         raise _bad_input(f"'input' must hold 1 to {INPUTS_MAX} texts; it has {len(items)}.")
-    texts: list[str] = []
-    for index, item in enumerate(items):
-        if isinstance(item, list | int):
-            raise _bad_input("This model takes text as 'input', not token arrays.")
-        if not isinstance(item, str):
-            raise _bad_input("'input' must be a string or an array of strings.")
-        if not item:
-            raise _bad_input(f"'input' must not hold an empty string (at {index}).")
-        texts.append(item)
-    return texts
+    return [_text(index, item, vocabulary) for index, item in enumerate(items)]
+
+
+def _text(index: int, item: object, vocabulary: int) -> Text:
+    if isinstance(item, list):
+        tokens = cast("list[object]", item)
+        ids = tuple(token for token in tokens if isinstance(token, int) and not isinstance(token, bool))
+        if len(ids) < len(tokens) or not all(0 <= token < vocabulary for token in ids):
+            raise _bad_input(f"This model's tokens are integers from 0 to {vocabulary - 1} (at {index} of 'input').")
+        if ids:
+            return ids
+    elif not isinstance(item, str):
+        raise _bad_input("'input' must be a string, an array of strings, or tokens in arrays.")
+    elif item:
+        return item
+    raise _bad_input(f"'input' must not hold an empty text (at {index}).")
 
 
 def _bad_input(message: str) -> InvalidRequest:

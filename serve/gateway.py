@@ -40,6 +40,7 @@ from serve.config import GatewayConfig
 from serve.directory import KeyDirectory
 from serve.files.app import ROOT as FILES
 from serve.files.app import Files
+from serve.headers import headers_for
 from serve.health import Health
 from serve.listener import Listener
 from serve.messages.app import ROOT as MESSAGES
@@ -227,7 +228,7 @@ class Gateway:
         caller = await self._calls.caller(request, scope)
         data = [model_object(model) for model in self._routes.models(caller.principal)]
         ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-        await self._send(request, send, {"object": "list", "data": data, **ends, "has_more": False})
+        await send_json(send, 200, {"object": "list", "data": data, **ends, "has_more": False}, headers_for(caller))
 
     async def _one_model(self, request: str, scope: Scope, send: Send) -> None:
         caller = await self._calls.caller(request, scope)
@@ -235,7 +236,7 @@ class Gateway:
         for model in self._routes.models(caller.principal):
             found = model_object(model)
             if found["id"] == name:
-                await self._send(request, send, found)
+                await send_json(send, 200, found, headers_for(caller))
                 return
         raise model_not_found(name)
 

@@ -13,6 +13,7 @@ from models.usage import CallKind, Price
 from serve.balance import Balance, Load
 from serve.checks import CHAT_CHECKS, COMPLETION_CHECKS, EMBEDDING_CHECKS, RERANK_CHECKS
 from serve.config import GatewayConfig, ModelRoute, Place, Upstream
+from serve.ignored import refuse_ignored
 from serve.streams import StreamShape
 from serve.upstreams import UpstreamClient
 from serve.validation import Body, check_chat, check_completion, check_embedding, check_rerank, refuse_unknown
@@ -199,6 +200,8 @@ def prepared(endpoint: Endpoint, target: Target, body: Body, raw: bytes) -> tupl
     upstream = target.upstream
     if not upstream.internal:
         refuse_unknown(body, endpoint.known)
+    elif not upstream.own:
+        refuse_ignored(body)
     window = target.context_window
     for name in ("max_completion_tokens", "max_tokens"):
         if window is not None and (body.get(name) or 0) > window:

@@ -12,7 +12,8 @@ from serve.asgi import Receive, Scope, Send, read_body, send_bytes
 from serve.calls import Caller
 from serve.config import GatewayConfig
 from serve.edge import parse
-from serve.files.app import JSON, Identify, allow, headers_for
+from serve.files.app import JSON, Identify, allow
+from serve.headers import headers_for
 from serve.internal import InternalClient, project_path
 
 ROOT = "/v1/batches"

@@ -10,14 +10,15 @@ import aiohttp
 from models.errors import NotFound, Unavailable
 from models.files import FilePlace
 from serve.allowlist import local_path
-from serve.asgi import Headers, Receive, Scope, Send, header, not_allowed, send_bytes, send_json
-from serve.calls import API_VERSION, REQUEST_ID, Caller
+from serve.asgi import Receive, Scope, Send, header, not_allowed, send_bytes, send_json
+from serve.calls import Caller
 from serve.config import FileLimits, GatewayConfig
 from serve.files.downloads import Downloads
 from serve.files.ledger import FileLedger
 from serve.files.store import ObjectStore, key
 from serve.files.sweeper import Sweeper
 from serve.files.uploads import Uploads
+from serve.headers import headers_for
 from serve.internal import InternalClient
 
 ROOT = "/v1/files"
@@ -118,12 +119,3 @@ def allow(method: str, *methods: str) -> None:
     """Raises MethodNotAllowed."""
     if method not in methods:
         raise not_allowed(method, *methods)
-
-
-def headers_for(caller: Caller) -> Headers:
-    """What every answer bears, beside its type."""
-    return [
-        (REQUEST_ID, caller.request_id.encode()),
-        (b"openai-version", API_VERSION),
-        (b"openai-organization", caller.principal.organisation_id.encode()),
-    ]

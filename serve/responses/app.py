@@ -16,9 +16,10 @@ from typing import Any
 from models.errors import InvalidRequest, NotFound
 from serve.allowlist import local_path
 from serve.asgi import Message, Receive, Scope, Send, not_allowed, read_body, send_json
-from serve.calls import REQUEST_ID, Caller, Calls
+from serve.calls import Caller, Calls
 from serve.config import GatewayConfig
 from serve.edge import unless_disconnected
+from serve.headers import headers_for
 from serve.responses.composer import Composer
 from serve.responses.items import REFERENCE, Item, new_id
 from serve.responses.messages import chat_messages
@@ -58,7 +59,7 @@ class Responses:
         answer = await self._store.ask(method, caller.principal, "/responses/" + "/".join(parts), query=query)
         if method == "DELETE" or parts[1:] == ["cancel"]:
             self._runner.stop(parts[0])
-        await send_json(send, 200, answer, [(REQUEST_ID, request_id.encode())])
+        await send_json(send, 200, answer, headers_for(caller))
 
     async def _create(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         order = read_order(parse_body(scope, await read_body(receive, scope, self._body_bytes_max)))
@@ -110,7 +111,7 @@ class Responses:
         return (await self._store.ask("POST", caller.principal, "/responses/context", context))["history"]
 
     async def _in_background(self, job: Job, order: Order, receive: Receive, send: Send) -> None:
-        headers = [(REQUEST_ID, job.caller.request_id.encode())]
+        headers = headers_for(job.caller)
         queue: asyncio.Queue[Message | None] = asyncio.Queue()
         task = await self._runner.start(job, queue.put if order.stream else None)
         if not order.stream:

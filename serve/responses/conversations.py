@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from models.errors import InvalidRequest
 from serve.allowlist import local_path
 from serve.asgi import Receive, Scope, Send, read_body, send_json
-from serve.calls import REQUEST_ID, Calls
+from serve.calls import Calls
 from serve.config import GatewayConfig
+from serve.headers import headers_for
 from serve.messages.reader import Reader, missing
 from serve.responses.app import allowed, split
 from serve.responses.items import Item, new_id, read_items
@@ -47,7 +48,7 @@ class Conversations:
             order = read_order(parse_body(scope, raw) if raw else {}, parts)
         path = "/".join(["/conversations", *parts])
         answer = await self._store.ask(method, caller.principal, path, order, query)
-        await send_json(send, 200, answer, [(REQUEST_ID, request_id.encode())])
+        await send_json(send, 200, answer, headers_for(caller))
 
 
 def read_order(body: Body, parts: list[str]) -> Object:

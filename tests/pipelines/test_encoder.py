@@ -45,6 +45,15 @@ def test_tokens_are_counted_untruncated_with_their_marks(encoder: SentenceEncode
     assert encoder.max_tokens == 256
 
 
+def test_a_text_s_own_tokens_are_the_text_with_or_without_its_marks(encoder: SentenceEncoder) -> None:
+    ids = encoder._tokenizer.encode("Salaries are paid monthly.").ids
+    texts = ["Salaries are paid monthly.", tuple(ids), tuple(ids[1:-1])]
+    assert encoder.count_tokens(texts) == [len(ids)] * 3
+    vectors = encoder.encode(texts)
+    assert float((vectors @ vectors[0]).min()) > 0.9999
+    assert max(ids) < encoder.vocabulary == 30_522
+
+
 def test_what_lies_beyond_the_limit_is_ignored(encoder: SentenceEncoder) -> None:
     long = "a " * 254
     vectors = encoder.encode([long, long + "zebra " * 300])

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import httpx2
@@ -90,14 +91,18 @@ async def test_vectors_come_back_in_order_with_exact_usage(value: str | list[str
 @pytest.mark.parametrize(
     ("change", "param", "says"),
     [
-        ({"input": ""}, "input", "empty string"),
+        ({"input": ""}, "input", "empty text"),
         ({"input": ["a", ""]}, "input", "(at 1)"),
         ({"input": []}, "input", "it has 0"),
         ({"input": ["a"] * 2049}, "input", "it has 2049"),
-        ({"input": [1, 2]}, "input", "token arrays"),
-        ({"input": [[1, 2]]}, "input", "token arrays"),
-        ({"input": None}, "input", "string or an array"),
-        ({"input": {"a": 1}}, "input", "string or an array"),
+        ({"input": [1, 30_522]}, "input", "from 0 to 30521 (at 0"),
+        ({"input": [[1], [-1]]}, "input", "from 0 to 30521 (at 1"),
+        ({"input": [[1], [True]]}, "input", "(at 1"),
+        ({"input": [[1], ["a"]]}, "input", "(at 1"),
+        ({"input": [[1], []]}, "input", "empty text (at 1)"),
+        ({"input": ["a", 1]}, "input", "string, an array of strings"),
+        ({"input": None}, "input", "string, an array of strings"),
+        ({"input": {"a": 1}}, "input", "string, an array of strings"),
         ({"dimensions": 32}, "dimensions", "64 dimensions"),
         ({"dimensions": 0}, "dimensions", "greater"),
         ({"encoding_format": "hex"}, "encoding_format", "float"),
@@ -111,6 +116,20 @@ async def test_a_bad_parameter_is_named(change: dict[str, object], param: str, s
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert says in error["message"]
+
+
+@pytest.mark.contract("embeddings.input")
+async def test_tokens_of_the_model_are_taken_for_text() -> None:
+    app = EmbedderApp(ENTRY, HashEmbedder(64))
+    answers: list[dict[str, Any]] = []
+    async with http(app) as client:
+        for given in ("7 8", ["7 8", "9"], [7, 8], [[7, 8], [9]]):
+            answer = await client.post("/v1/embeddings", json={"model": "hash-64", "input": given})
+            assert answer.status_code == 200
+            answers.append(answer.json())
+    one, several, as_tokens, as_several = ((answer["data"], answer["usage"]) for answer in answers)
+    assert (one, several) == (as_tokens, as_several)
+    await app.close()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ async def test_the_engine_is_asked_in_chat_s_words(client: Any, speaker: Any) ->
         prompt_cache_key="k",
         service_tier="flex",
         store=False,
-        text={"verbosity": "low"},
+        text={"verbosity": "medium"},
         input=[
             {"role": "developer", "content": "Rules."},
             {
@@ -82,7 +82,7 @@ async def test_the_engine_is_asked_in_chat_s_words(client: Any, speaker: Any) ->
         "safety_identifier": "s",
         "prompt_cache_key": "k",
         "service_tier": "flex",
-        "verbosity": "low",
+        "verbosity": "medium",
         "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "developer", "content": "Rules."},
@@ -230,7 +230,7 @@ FULL: dict[str, Any] = {
     "tool_choice": "auto",
     "parallel_tool_calls": True,
     "reasoning": {"effort": "low"},
-    "text": {"format": {"type": "json_object"}, "verbosity": "low"},
+    "text": {"format": {"type": "json_object"}, "verbosity": "medium"},
     "include": ["message.output_text.logprobs"],
     "metadata": {"k": "v"},
     "user": "u",

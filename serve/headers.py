@@ -1,0 +1,16 @@
+"""What an answer bears beside its type where no model was asked: the answer of a list, a file, a stored thing."""
+
+import time
+
+from serve.asgi import Headers
+from serve.calls import API_VERSION, REQUEST_ID, Caller
+
+
+def headers_for(caller: Caller) -> Headers:
+    """OpenAI's headers."""
+    return [
+        (REQUEST_ID, caller.request_id.encode()),
+        (b"openai-version", API_VERSION),
+        (b"openai-organization", caller.principal.organisation_id.encode()),
+        (b"openai-processing-ms", b"%d" % ((time.monotonic() - caller.started) * 1_000)),
+    ]
