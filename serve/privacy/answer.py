@@ -125,7 +125,13 @@ class StreamRestorer:
         if not isinstance(parsed, dict) or "choices" not in parsed:
             # The end, or an error.
             return self._left() + frame
-        chunk = cast("Object", parsed)
+        try:
+            return self._chunk(cast("Object", parsed))
+        except (AttributeError, TypeError):
+            # No chunk that anyone could read.
+            return self._left() + frame
+
+    def _chunk(self, chunk: Object) -> bytes:
         self._last = {name: value for name, value in chunk.items() if name not in {"choices", "usage"}}
         if "usage" in chunk:
             self._last["usage"] = None

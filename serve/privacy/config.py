@@ -11,6 +11,7 @@ class PrivacyConfig(BaseModel):
     inline_bytes_max: int = Field(default=4_096, ge=0, description="A longer request is looked through in a thread")
     threads: int = Field(default=2, ge=1)
     scans_max: int = Field(default=256, ge=1, description="Requests in a thread, or waiting for one")
+    scan_seconds_max: float = Field(default=5.0, gt=0, description="To look through one request")
     pattern_seconds_max: float = Field(default=0.1, gt=0, description="Of a project's own pattern in one text")
 
     queue_records_max: int = Field(default=2_000, ge=1, description="Prompts that wait to be kept; more are dropped")

@@ -25,7 +25,7 @@ from serve.privacy.body import token_ids
 from serve.privacy.config import PrivacyConfig
 from serve.privacy.log import PromptLog
 from serve.privacy.masking import mask, refuse
-from serve.privacy.records import Exchange
+from serve.privacy.records import KeptCall
 from serve.routing import Target
 from serve.validation import Body
 
@@ -62,28 +62,28 @@ class Privacy:
     async def run(self, asked: Guarded, make: Make, send: Send) -> None:
         """One call. Raises InvalidRequest before it is made; Unavailable where too many wait; what ``make`` raises."""
         guards = asked.principal.guards
-        exchange = self._noted(asked, send) if guards is not None and guards.keep_prompts else None
-        body, raw, restored = asked.body, asked.raw, exchange.send if exchange else send
+        kept = self._noted(asked, send) if guards is not None and guards.keep_prompts else None
+        body, raw, restored = asked.body, asked.raw, kept.send if kept else send
         if guards is not None and guards.pii is not None:
             body, raw, restored = await self._guarded(asked, guards.pii, restored)
-        if exchange is None:
+        if kept is None:
             await make(body, raw, restored)
             return
         try:
             await make(body, raw, restored)
-            exchange.end("ok")
+            kept.end("ok")
         except PlatformError:
-            exchange.end("error")
+            kept.end("error")
             raise
         except (ClientDisconnected, asyncio.CancelledError):
-            exchange.end("client_gone")
+            kept.end("client_gone")
             raise
         finally:
-            if exchange.began:
-                self._log.put(exchange)
+            if kept.began:
+                self._log.put(kept)
 
-    def _noted(self, asked: Guarded, send: Send) -> Exchange:
-        return Exchange(
+    def _noted(self, asked: Guarded, send: Send) -> KeptCall:
+        return KeptCall(
             principal=asked.principal,
             request_id=asked.request_id,
             parent_request_id=asked.parent_request_id,
@@ -95,7 +95,7 @@ class Privacy:
         )
 
     async def _guarded(self, asked: Guarded, policy: PiiPolicy, send: Send) -> tuple[Body, bytes, Send]:
-        body, raw, seconds = asked.body, asked.raw, self._config.pattern_seconds_max
+        body, raw = asked.body, asked.raw
         if not looked_at(policy, asked.chain):
             return body, raw, send
         if (param := token_ids(body)) is not None:
@@ -105,9 +105,9 @@ class Privacy:
                 code="pii_not_checkable",
             )
         if policy.action == "refuse":
-            await self._aside(len(raw), lambda: refuse(body, policy, seconds))
+            await self._aside(len(raw), lambda: refuse(body, policy, self._config))
             return body, raw, send
-        fresh, vault = await self._aside(len(raw), lambda: mask(body, policy, seconds))
+        fresh, vault = await self._aside(len(raw), lambda: mask(body, policy, self._config))
         if vault.empty:
             return body, raw, send
         self._masked.labels(policy.action).inc()

@@ -14,12 +14,11 @@ from concurrent.futures import Executor
 
 from prometheus_client import Counter
 
-from models.errors import PlatformError, Unavailable
+from models.errors import InvalidRequest, PlatformError, Unavailable
 from models.privacy import PromptRecord, PromptRecords
 from serve.internal import InternalClient
 from serve.privacy.config import PrivacyConfig
-from serve.privacy.records import Exchange, record
-from serve.privacy.scanner import PatternTooSlow
+from serve.privacy.records import KeptCall, record
 
 PATH = "/prompts"
 RECORDS_A_POST = 16
@@ -36,7 +35,7 @@ class PromptLog:
         self._config = config
         self._kept = outcomes.labels("kept")
         self._dropped = outcomes.labels("dropped")
-        self._queue: deque[Exchange] = deque()
+        self._queue: deque[KeptCall] = deque()
         self._bytes = 0
         self._some = asyncio.Event()
         self._empty = asyncio.Event()
@@ -65,14 +64,14 @@ class PromptLog:
         self._task.cancel()
         await asyncio.wait({self._task})
 
-    def put(self, exchange: Exchange) -> None:
+    def put(self, kept: KeptCall) -> None:
         """Have a call kept, if there is room."""
         config = self._config
-        if len(self._queue) >= config.queue_records_max or self._bytes + exchange.size > config.queue_bytes_max:
+        if len(self._queue) >= config.queue_records_max or self._bytes + kept.size > config.queue_bytes_max:
             self._dropped.inc()
             return
-        self._queue.append(exchange)
-        self._bytes += exchange.size
+        self._queue.append(kept)
+        self._bytes += kept.size
         self._empty.clear()
         self._some.set()
 
@@ -85,20 +84,20 @@ class PromptLog:
             if records:
                 await self._hand_over(records)
             self._dropped.inc(len(batch) - len(records))
-            for exchange in batch:
+            for kept in batch:
                 self._queue.popleft()
-                self._bytes -= exchange.size
+                self._bytes -= kept.size
             if not self._queue:
                 self._some.clear()
                 self._empty.set()
 
-    def _records(self, batch: list[Exchange]) -> list[PromptRecord]:
+    def _records(self, batch: list[KeptCall]) -> list[PromptRecord]:
         found: list[PromptRecord] = []
-        for exchange in batch:
+        for kept in batch:
             try:
-                found.append(record(exchange, self._config.record_characters_max, self._config.pattern_seconds_max))
-            except (PatternTooSlow, RecursionError):
-                logger.warning("the prompt of request %s cannot be masked and is not kept", exchange.request_id)
+                found.append(record(kept, self._config))
+            except (InvalidRequest, RecursionError):
+                logger.warning("the prompt of request %s cannot be masked and is not kept", kept.request_id)
         return found
 
     async def _hand_over(self, records: list[PromptRecord]) -> None:

@@ -1,43 +1,37 @@
 """A policy applied to a request: every text looked through, and masked, or the place of the first finding told."""
 
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
 
 from models.errors import InvalidRequest
 from models.privacy import PiiPolicy
 from serve.privacy.body import changed, texts
-from serve.privacy.scanner import PatternTooSlow, scanner_of
+from serve.privacy.config import PrivacyConfig
+from serve.privacy.scanner import Finding, TooSlow, scanner_of
 from serve.privacy.vault import Vault
 from serve.validation import Body
 
 
-def mask(body: Body, policy: PiiPolicy, pattern_seconds_max: float) -> tuple[Body, Vault]:
+def mask(body: Body, policy: PiiPolicy, bounds: PrivacyConfig) -> tuple[Body, Vault]:
     """The request with placeholders (the same object where there are none), and what they stand for.
 
-    Raises InvalidRequest where a pattern of the project's own takes too long for one of the texts.
+    Raises InvalidRequest where that takes too long: the request might hold what must not leave.
     """
-    scanner = scanner_of(policy, pattern_seconds_max)
-    vault = Vault(texts(body))
+    vault, look = Vault(texts(body)), _look(policy, bounds)
 
     def change(text: str, path: str) -> str:
-        try:
-            findings = scanner.find(text)
-        except PatternTooSlow as error:
-            raise too_slow(error.name, path) from None
+        findings = look(text, path)
         return vault.mask(text, findings) if findings else text
 
     return changed(body, change), vault
 
 
-def refuse(body: Body, policy: PiiPolicy, pattern_seconds_max: float) -> None:
+def refuse(body: Body, policy: PiiPolicy, bounds: PrivacyConfig) -> None:
     """Raises InvalidRequest that names the place of the first personal data, and its kind, never what it is."""
-    scanner = scanner_of(policy, pattern_seconds_max)
+    look = _look(policy, bounds)
 
     def change(text: str, path: str) -> str:
-        try:
-            findings = scanner.find(text)
-        except PatternTooSlow as error:
-            raise too_slow(error.name, path) from None
+        findings = look(text, path)
         if findings:
             raise InvalidRequest(
                 f"'{path}' holds personal data ({findings[0].name}), which this project does not send to models.",
@@ -49,17 +43,18 @@ def refuse(body: Body, policy: PiiPolicy, pattern_seconds_max: float) -> None:
     changed(body, change)
 
 
-def masked(said: Mapping[str, Any], policy: PiiPolicy, pattern_seconds_max: float) -> Body:
-    """A request and its answer as they are kept. Raises PatternTooSlow."""
-    scanner = scanner_of(policy, pattern_seconds_max)
-    vault = Vault(texts(dict(said)))
-    return changed(dict(said), lambda text, _: vault.mask(text, scanner.find(text)))
+def _look(policy: PiiPolicy, bounds: PrivacyConfig) -> Callable[[str, str], Sequence[Finding]]:
+    scanner = scanner_of(policy, bounds.pattern_seconds_max)
+    until = time.monotonic() + bounds.scan_seconds_max
 
+    def look(text: str, path: str) -> Sequence[Finding]:
+        try:
+            return scanner.find(text, until)
+        except TooSlow as error:
+            raise InvalidRequest(
+                f"'{path}' cannot be looked through for personal data: '{error.name}' takes too long.",
+                param=path,
+                code="pii_not_checkable",
+            ) from None
 
-def too_slow(name: str, path: str) -> InvalidRequest:
-    """The refusal of a text that cannot be looked through in time: it might hold what must not leave."""
-    return InvalidRequest(
-        f"'{path}' cannot be looked through: the project's pattern '{name}' takes too long for it.",
-        param=path,
-        code="pii_not_checkable",
-    )
+    return look

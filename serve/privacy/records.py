@@ -11,7 +11,8 @@ from models.identity import Principal
 from models.privacy import PiiPolicy, PromptRecord
 from serve.asgi import Message, Send
 from serve.privacy.answer import EVENTS, FRAME_END, Object
-from serve.privacy.masking import masked
+from serve.privacy.config import PrivacyConfig
+from serve.privacy.masking import mask
 from serve.validation import Body
 
 MODEL_HEADER = b"x-objecta-model"
@@ -21,13 +22,15 @@ ID_LENGTH_MAX, MODEL_LENGTH_MAX = 128, 200
 DATA = "data:"
 CALLS_MAX = 128
 VECTORS = "/v1/embeddings"
+# Of a choice or a call: told, not said.
+LABELS = frozenset({"finish_reason", "role", "id", "type"})
 # What was said until then is taken back.
 REPLACED = b"event: objecta.replace"
 UNREADABLE = "The answer cannot be read."
 
 
 @dataclass(slots=True)
-class Exchange:
+class KeptCall:
     """One call as it happened, in the words of its client; ``send`` is in front of the client's and listens."""
 
     principal: Principal
@@ -75,30 +78,30 @@ class Exchange:
         return self.body_bytes + min(self.answer_bytes, self.answer_bytes_max)
 
 
-def record(exchange: Exchange, characters_max: int, pattern_seconds_max: float) -> PromptRecord:
-    """What is kept. Raises PatternTooSlow: what cannot be masked is not kept."""
-    guards = exchange.principal.guards
+def record(call: KeptCall, bounds: PrivacyConfig) -> PromptRecord:
+    """What is kept. Raises InvalidRequest where it cannot be masked."""
+    guards = call.principal.guards
     policy: PiiPolicy | None = guards.pii if guards else None
-    answer = _answer(exchange)
-    said: Body = {"request": exchange.body, "answer": answer}
+    answer = _answer(call)
+    said: Body = {"request": call.body, "answer": answer}
     if policy is not None:
-        said = masked(said, policy, pattern_seconds_max)
-    request, answer_kept = Cut(characters_max), Cut(characters_max)
+        said, _ = mask(said, policy, bounds)
+    request, answer_kept = Cut(bounds.record_characters_max), Cut(bounds.record_characters_max)
     kept = {"request": request.of(said["request"]), "answer": answer_kept.of(said["answer"])}
-    parent = exchange.parent_request_id
+    parent = call.parent_request_id
     return PromptRecord(
         id=f"prm_{uuid7().hex}",
-        organisation_id=exchange.principal.organisation_id,
-        project_id=exchange.principal.project_id,
-        api_key_id=exchange.principal.api_key_id,
-        request_id=exchange.request_id,
+        organisation_id=call.principal.organisation_id,
+        project_id=call.principal.project_id,
+        api_key_id=call.principal.api_key_id,
+        request_id=call.request_id,
         parent_request_id=parent and parent[:ID_LENGTH_MAX],
-        endpoint=exchange.endpoint,
-        model=exchange.model[:MODEL_LENGTH_MAX],
-        started_at_ms=exchange.started_at_ms,
-        duration_ms=exchange.duration_ms,
-        status="error" if answer is not None and "error" in answer else exchange.status,
-        cut=exchange.cut or request.cut or answer_kept.cut,
+        endpoint=call.endpoint,
+        model=call.model[:MODEL_LENGTH_MAX],
+        started_at_ms=call.started_at_ms,
+        duration_ms=call.duration_ms,
+        status="error" if answer is not None and "error" in answer else call.status,
+        cut=call.cut or request.cut or answer_kept.cut,
         **kept,
     )
 
@@ -146,11 +149,11 @@ class Cut:
         return text.replace("\x00", "\ufffd")
 
 
-def _answer(exchange: Exchange) -> Object | None:
-    if not exchange.parts:
+def _answer(call: KeptCall) -> Object | None:
+    if not call.parts:
         return None
-    data = b"".join(exchange.parts)
-    if exchange.streamed:
+    data = b"".join(call.parts)
+    if call.streamed:
         return assembled(data)
     try:
         answer: object = orjson.loads(data)
@@ -160,7 +163,7 @@ def _answer(exchange: Exchange) -> Object | None:
         return {"error": UNREADABLE}
     found = cast("Object", answer)
     # Vectors are nothing to read.
-    return {name: value for name, value in found.items() if exchange.endpoint != VECTORS or name != "data"}
+    return {name: value for name, value in found.items() if call.endpoint != VECTORS or name != "data"}
 
 
 def assembled(stream: bytes) -> Object:
@@ -173,35 +176,41 @@ def assembled(stream: bytes) -> Object:
         if not frame.startswith(b"data:"):
             continue
         try:
-            parsed: object = orjson.loads(frame[5:])
-        except orjson.JSONDecodeError:
-            continue
-        if isinstance(parsed, dict):
-            chunk = cast("Object", parsed)
+            chunk = cast("Object", orjson.loads(frame[5:]))
             answer |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
-            for piece in cast("list[Object]", chunk.get("choices") or []):
-                _add(choices.setdefault(piece.get("index") or 0, {}), piece)
+            for piece in _objects(chunk.get("choices")):
+                _add(choices.setdefault(_index(piece), {}), piece)
+        except (orjson.JSONDecodeError, AttributeError, TypeError):
+            # The end of the stream, or no chunk that anyone could read.
+            continue
     return {**answer, "choices": [choices[index] for index in sorted(choices)]} if choices else answer
 
 
 def _add(whole: Object, piece: Object) -> None:
-    """One piece of a choice, at the end of what there is: texts are joined, lists' members by their index."""
+    """One piece of a choice, at the end of what there is: texts are joined, calls by their index."""
     for name, value in piece.items():
         present = whole.get(name)
         if name == "delta" and isinstance(value, dict):
             _add(whole.setdefault("message", {}), cast("Object", value))
-        elif name in {"index", "finish_reason", "role", "id", "type", "logprobs"} or value is None:
-            whole[name] = present if value is None else value
-        elif isinstance(value, str) and isinstance(present, str):
-            whole[name] = present + value
-        elif isinstance(value, dict):
-            _add(whole.setdefault(name, {}), cast("Object", value))
-        elif name == "tool_calls" and isinstance(value, list):
+        elif name == "tool_calls":
             calls: list[Object] = whole.setdefault(name, [])
-            for call in cast("list[Object]", value):
-                index = call.get("index") or 0
-                while len(calls) <= min(index, CALLS_MAX):
-                    calls.append({})
-                _add(calls[min(index, CALLS_MAX)], call)
-        else:
+            for call in _objects(value):
+                place = min(_index(call), CALLS_MAX)
+                calls += [{} for _ in range(len(calls), place + 1)]
+                _add(calls[place], call)
+        elif name not in LABELS and isinstance(value, str) and isinstance(present, str):
+            whole[name] = present + value
+        elif isinstance(value, dict) and isinstance(present, dict):
+            _add(cast("Object", present), cast("Object", value))
+        elif value is not None or name not in whole:
             whole[name] = value
+
+
+def _objects(value: object) -> list[Object]:
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [cast("Object", item) for item in items if isinstance(item, dict)]
+
+
+def _index(piece: Object) -> int:
+    index = piece.get("index")
+    return index if isinstance(index, int) and index >= 0 else 0

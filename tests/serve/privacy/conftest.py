@@ -1,5 +1,6 @@
 """A gateway before the control plane's own application (real PostgreSQL and Redis) and an upstream that echoes."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -37,6 +38,8 @@ class Echo:
     seen: list[bytes] = field(default_factory=list[bytes])
     fail_after: int | None = None
     """Pieces after which the stream ends with an error."""
+    gate: asyncio.Event | None = None
+    """What a stream waits for after its third piece."""
 
     def asked(self) -> dict[str, Any]:
         return json.loads(self.seen[-1])
@@ -79,6 +82,8 @@ class Echo:
                 {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in self.pieces(arguments)
             ]
         for number, delta in enumerate(deltas):
+            if number == 4 and self.gate is not None:
+                await self.gate.wait()
             if number == self.fail_after:
                 await frame('{"error":{"message":"broken","type":"server_error","param":null,"code":null}}')
                 break
