@@ -5,6 +5,7 @@ gets only its own section, built in ``deployments.sections``.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cluster.home import write_private
 from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue, plain_name
+from models.credentials import address
 from serve.config import Bounds, Queueing, RedisAwayPolicy
 
 VARIABLE_PREFIX = "OBJECTA_"
@@ -22,6 +24,14 @@ CONFIG_VARIABLE = "OBJECTA_CONFIG"
 GATEWAY_PORT = 8000
 CONTROL_PORT = 8080
 DASHBOARD_PORT = 8265
+HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+HEADERS_OF_OURS = frozenset(
+    {
+        *("accept-encoding", "authorization", "connection", "content-length", "content-type", "expect", "host"),
+        *("te", "trailer", "transfer-encoding", "upgrade", "x-request-id"),
+    }
+)
 
 
 class HostedUpstream(BaseModel):
@@ -40,6 +50,9 @@ class HostedUpstream(BaseModel):
     model_class: str | None = Field(default=None, description="langchain only: package.module:Class")
     options: dict[str, Any] = Field(default={}, repr=False, description="langchain only; may hold secrets")
     concurrency: int | None = Field(default=None, ge=1, description="Calls at once of all gateways; None: any number")
+    headers: dict[str, SecretStr] = Field(default={}, description="openai only; sent with api_key, and never without")
+    needs_credential: bool = Field(default=True, description="False: it asks for none, or options hold it")
+    base_urls: tuple[str, ...] = Field(default=(), description="openai only; addresses organisations may choose")
 
     @model_validator(mode="after")
     def _says_what_its_dialect_needs(self) -> Self:
@@ -50,6 +63,21 @@ class HostedUpstream(BaseModel):
             raise ValueError(f"upstream {self.name!r} needs a base_url")
         elif self.model_class is not None or self.options:
             raise ValueError(f"upstream {self.name!r}: model_class and options belong to the dialect 'langchain'")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_sent(self) -> Self:
+        if self.dialect == "langchain":
+            if self.headers or self.base_urls:
+                raise ValueError(f"upstream {self.name!r}: headers and base_urls belong to the dialect 'openai'")
+            return self
+        for url in (self.base_url or "", *self.base_urls):
+            address(url)
+        for name, value in self.headers.items():
+            if not HEADER_NAME.fullmatch(name) or name in HEADERS_OF_OURS or name.startswith("x-objecta-"):
+                raise ValueError(f"upstream {self.name!r}: {name!r} is no lower-case header, or the gateway's own")
+            if not HEADER_VALUE.fullmatch(value.get_secret_value()):
+                raise ValueError(f"upstream {self.name!r}: the header {name!r} must be printable ASCII")
         return self
 
 
@@ -74,6 +102,8 @@ class PlatformConfig(BaseSettings):
     cluster_secret: SecretStr
     operator_key: SecretStr
     key_pepper: SecretStr
+    credential_key: SecretStr | None = Field(default=None, description="Seals organisations' credentials; None: none")
+    credential_keys_former: tuple[SecretStr, ...] = Field(default=(), description="Until everything is re-wrapped")
     ray_token: SecretStr
 
     catalogue_path: Path = SHIPPED_CATALOGUE
@@ -94,6 +124,7 @@ class PlatformConfig(BaseSettings):
         default={}, description="Calls at once of a model run here, of all gateways; 0: any number. Else by its engine"
     )
     queueing: Queueing = Field(default=Queueing(), description="Calls that wait for an upstream")
+    byok_price_percent: int = Field(default=0, ge=0, le=100, description="Price of calls under organisations' own keys")
 
     @model_validator(mode="before")
     @classmethod

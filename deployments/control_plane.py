@@ -5,7 +5,7 @@ import asyncio
 import uvicorn
 
 from control_plane.app import create_app
-from control_plane.config import ControlPlaneConfig
+from control_plane.config import ControlPlaneConfig, OfferedUpstream
 from control_plane.migrations import migrate
 from deployments.config import PlatformConfig
 
@@ -21,6 +21,9 @@ def control_plane_config(config: PlatformConfig) -> ControlPlaneConfig:
         cluster_secret=config.cluster_secret,
         operator_key=config.operator_key,
         key_pepper=config.key_pepper,
+        credential_key=config.credential_key,
+        credential_keys_former=config.credential_keys_former,
+        upstreams=tuple(OfferedUpstream(name=one.name, base_urls=one.base_urls) for one in config.upstreams),
         jobs_url=config.dashboard_url,
         jobs_token=config.ray_token,
         ingest_entrypoint=INGEST_ENTRYPOINT,

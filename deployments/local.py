@@ -35,7 +35,7 @@ from deployments.sections import hosted_by
 STATE = "state.json"
 DEMO = "demo.json"
 RESOLVED = "platform.yaml"
-SECRET_FIELDS = ("cluster_secret", "operator_key", "key_pepper", "ray_token")
+SECRET_FIELDS = ("cluster_secret", "operator_key", "key_pepper", "ray_token", "credential_key")
 DEPLOY_SECONDS_MAX = 400.0
 READY_SECONDS_MAX = 60.0
 READY_POLL_SECONDS = 0.2

@@ -3,6 +3,7 @@
 from deployments.config import PlatformConfig
 from models import channels
 from models.catalogue import CatalogueEntry
+from models.credentials import address
 from serve.agents.config import AgentRuntimeConfig
 from serve.batches.config import RunnerConfig
 from serve.config import FileLimits, GatewayConfig, ModelRoute, Upstream
@@ -33,6 +34,7 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
         aliases=config.aliases,
         agents=agents,
         bounds=config.call_bounds,
+        byok_price_percent=config.byok_price_percent,
         redis_away=config.redis_away,
         queueing=config.queueing,
     )
@@ -47,11 +49,27 @@ def _upstream(config: PlatformConfig, entry: CatalogueEntry) -> Upstream:
     hosted = next((hosted for hosted in config.upstreams if hosted.name == name), None)
     if hosted is None:
         raise ValueError(f"model {entry.id!r} is hosted by {name!r}, which upstreams does not name")
+    shared = hosted.api_key is not None or not hosted.needs_credential
     if hosted.dialect == "openai":
-        many = part(config, hosted.concurrency)
-        return Upstream(name=name, base_url=hosted.base_url or "", api_key=hosted.api_key, concurrency=many)
-    base_url, many = f"{config.gateway_url}{channels.HOSTED_PREFIX}/{name}", part(config, hosted.concurrency)
-    return Upstream(name=name, base_url=base_url, internal=True, own=True, concurrency=many)
+        return Upstream(
+            name=name,
+            base_url=address(hosted.base_url or ""),
+            api_key=hosted.api_key,
+            headers=hosted.headers,
+            hosted=True,
+            shared=shared,
+            concurrency=part(config, hosted.concurrency),
+        )
+    base_url = f"{config.gateway_url}{channels.HOSTED_PREFIX}/{name}"
+    return Upstream(
+        name=name,
+        base_url=base_url,
+        internal=True,
+        own=True,
+        hosted=True,
+        shared=shared,
+        concurrency=part(config, hosted.concurrency),
+    )
 
 
 def places(config: PlatformConfig, entry: CatalogueEntry) -> int | None:

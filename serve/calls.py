@@ -32,6 +32,7 @@ from serve.attempts import Attempt, attempts, in_turn, own_places
 from serve.auth import Authenticator
 from serve.claims import Demand, claim, demand, with_a_maximum
 from serve.config import GatewayConfig
+from serve.credentials import Credentials
 from serve.guard import holds_secret
 from serve.hangup import HangUp
 from serve.metering import Meter
@@ -91,6 +92,7 @@ class Calls:
         meter: Meter,
         metrics: Metrics,
         privacy: Privacy,
+        credentials: Credentials | None = None,
     ) -> None:
         self._config = config
         self._secret = config.cluster_secret.get_secret_value().encode()
@@ -100,6 +102,7 @@ class Calls:
         self._meter = meter
         self._metrics = metrics
         self._privacy = privacy
+        self._credentials = credentials
         self._queues = queues(config, metrics)
         self.closing = False
 
@@ -142,6 +145,8 @@ class Calls:
         chain = self._routes.find(caller.principal, model, endpoint, inner=inner)
         if not caller.fallbacks:
             chain = own_places(chain)
+        if self._credentials is not None:
+            chain = await self._credentials.bound(caller.principal, chain)
         if caller.principal.guards is None:
             await self._call(caller, endpoint, chain, body, raw, receive, send)
             return
@@ -188,6 +193,7 @@ class Calls:
             body_bytes=len(first.raw),
             context_window=first.target.context_window,
             started=caller.started,
+            own_key=first.target.own_key is not None,
         )
         if caller.principal.limited:
             asked, price = self._dearest(kind, body, plan)
@@ -252,7 +258,7 @@ class Calls:
     ) -> None:
         """One attempt, as soon as its upstream has a place for it."""
         queue = self._queues.get(attempt.target.upstream.name)
-        if queue is None:
+        if queue is None or attempt.target.own_key is not None:
             await self._exchange(call, attempt, path, limits, receive, send)
             return
         ticket = await queue.enter(call, receive)
@@ -293,6 +299,8 @@ class Calls:
 
 
 def _headers_for(call: Call, target: Target) -> dict[str, str]:
+    if target.own_key is not None:
+        return {REQUEST_ID_HEADER: call.request_id, **target.own_key.headers}
     if not target.upstream.own:
         return {REQUEST_ID_HEADER: call.request_id}
     # A header has little room: the runtime needs this agent alone.

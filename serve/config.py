@@ -18,13 +18,19 @@ class Upstream(_Frozen):
     """An OpenAI-dialect HTTP server. ``internal`` ones are ours: they get the cluster secret and vLLM's extras.
 
     ``own``: no engine but an application of ours: it renders our error tree and takes none of vLLM's extras.
+
+    ``hosted``: a provider's, called under an organisation's own key where it has one; see ``serve.credentials``.
+    ``shared``: calls of organisations without one may go on the platform's account. ``headers`` go with that alone.
     """
 
     name: str = Field(min_length=1)
     base_url: str = Field(description="Up to and without /v1")
     api_key: SecretStr | None = None
+    headers: Mapping[str, SecretStr] = {}
     internal: bool = False
     own: bool = False
+    hosted: bool = False
+    shared: bool = True
     concurrency: int | None = Field(default=None, ge=1, description="Calls at once of a replica; others wait here")
 
 
@@ -154,6 +160,7 @@ class GatewayConfig(_Frozen):
     object_store: str | None = Field(default=None, description="A folder or s3://…; None: there are no files")
     files: FileLimits = FileLimits()
     bounds: Bounds = Bounds()
+    byok_price_percent: int = Field(default=0, ge=0, le=100, description="Of a call under an organisation's own key")
     privacy: PrivacyConfig = PrivacyConfig()
     redis_away: RedisAwayPolicy = RedisAwayPolicy()
     queueing: Queueing = Queueing()

@@ -37,6 +37,7 @@ from serve.batches.app import ROOT as BATCHES
 from serve.batches.app import Batches
 from serve.calls import REQUEST_ID, Calls, request_id
 from serve.config import GatewayConfig
+from serve.credentials import Credentials
 from serve.directory import KeyDirectory
 from serve.files.app import ROOT as FILES
 from serve.files.app import Files
@@ -103,14 +104,16 @@ class Gateway:
         )
         self._authenticator = Authenticator(self._directory.authenticate, keys)
         self._runner = ScriptRunner(config.redis_url, config.redis_seconds_max, config.redis_rest_seconds)
-        keeper = self._authenticator
-        self._listener = Listener(config.redis_url, keeper.invalidate, keeper.hears, keeper.deaf)
         self._meter = Meter(self._runner, Spool(config.spool_folder), self._replica, config.drain_seconds)
         count, void = self._directory.count_budgets, self._meter.void
         self._admission = Admission(self._runner, self._replica, config.redis_away, count, void)
         self._metrics = Metrics(lambda: self._meter.spool_bytes, lambda: self._meter.waiting)
         self._privacy = PrivacyService(config, self._http, self._metrics)
         self._routes = Routes(config)
+        credentials = Credentials(config, self._http) if self._routes.hosted else None
+        self._listener = Listener(
+            config.redis_url, (self._authenticator,) if credentials is None else (self._authenticator, credentials)
+        )
         self._metrics.add(UpstreamMetrics(self._routes.upstreams()))
         self._calls = Calls(
             config,
@@ -120,6 +123,7 @@ class Gateway:
             self._meter,
             self._metrics,
             self._privacy.guard,
+            credentials,
         )
         self._families[MESSAGES] = Messages(self._calls, self._routes, config)
         self._stateful = StatefulApi(config, self._http, self._calls, self._routes)

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
 from pydantic import SecretStr
 from redis.asyncio import Connection
@@ -18,19 +18,31 @@ RETRY_SECONDS = 0.2
 logger = logging.getLogger(__name__)
 
 
+class Cache(Protocol):
+    """Who has to forget."""
+
+    def invalidate(self, message: str) -> None:
+        """A message came."""
+        ...
+
+    def hears(self) -> None:
+        """From now on messages are heard."""
+        ...
+
+    def deaf(self) -> None:
+        """Messages may be missed from now on."""
+        ...
+
+
 class Listener:
-    """``heard`` gets each message; ``hears`` and ``deaf`` are told of subscribing and of losing the connection.
+    """Tells each of ``caches``.
 
     A silent connection is asked for a sign of life every second, so a Redis that hangs counts as lost.
     """
 
-    def __init__(
-        self, url: SecretStr, heard: Callable[[str], None], hears: Callable[[], None], deaf: Callable[[], None]
-    ) -> None:
+    def __init__(self, url: SecretStr, caches: Sequence[Cache]) -> None:
         self._url = url
-        self._heard = heard
-        self._hears = hears
-        self._deaf = deaf
+        self._caches = caches
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -56,7 +68,8 @@ class Listener:
             except (RedisError, OSError) as error:
                 logger.warning("invalidations are not heard, keys are checked more often: %s", type(error).__name__)
             finally:
-                self._deaf()
+                for cache in self._caches:
+                    cache.deaf()
                 await line.disconnect(nowait=True)
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -65,7 +78,8 @@ class Listener:
             await line.connect()
             await line.send_command("SUBSCRIBE", INVALIDATIONS)
             await line.read_response()
-        self._hears()
+        for cache in self._caches:
+            cache.hears()
         asked = False
         while True:
             try:
@@ -80,4 +94,5 @@ class Listener:
                 continue
             asked = False
             if reply[0] == b"message":
-                self._heard(reply[2].decode(errors="replace"))
+                for cache in self._caches:
+                    cache.invalidate(reply[2].decode(errors="replace"))

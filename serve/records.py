@@ -55,6 +55,7 @@ class Call:
     first_token_ms: int | None = None
     reported: TokenUsage | None = None
     texts: int = 0
+    own_key: bool = False
 
     def attempt(self, number: int, target: Target, body_bytes: int) -> None:
         """Note that another target answers from now on, at its own price."""
@@ -63,6 +64,7 @@ class Call:
         self.model, self.upstream = target.name or self.asked, target.upstream.name
         self.upstream_model = target.model_there(self.asked)
         self.price, self.context_window = target.price(), target.context_window
+        self.own_key = target.own_key is not None
 
     def elapsed_ms(self) -> int:
         """Milliseconds since the start."""
@@ -121,6 +123,7 @@ class Call:
                 "kind": self.kind,
                 "model": self.model,
                 "upstream": self.upstream,
+                "own_key": self.own_key,
                 "upstream_model": self.upstream_model,
                 "from_cache": False,
                 "status": status,

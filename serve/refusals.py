@@ -40,6 +40,11 @@ INSIDE = re.compile(
 INSIDE_CLASS = re.compile(r"\b(?:[A-Z][a-z0-9]+){2,}\b")
 LOCATION = re.compile(r"'loc':\s*\('body',\s*'([A-Za-z_]\w*)'")
 
+# Codes of refusals that are about an organisation's own credential at a provider.
+CREDENTIAL_MISSING = "upstream_credential_missing"
+CREDENTIAL_REFUSED = "upstream_credential_refused"
+CREDENTIAL_UNUSABLE = "upstream_credential_unusable"
+
 # Ours alone: the agent runtime speaks the same error tree, so its errors are the caller's as they are.
 OWN: Mapping[int, type[PlatformError]] = {
     400: InvalidRequest,
@@ -64,11 +69,12 @@ def refusal(
     internal: bool,
     own: bool = False,
     prompt: str = "messages",
+    theirs: str | None = None,
 ) -> PlatformError:
     """What the caller is told.
 
     ``own``: the upstream renders our error tree; ``internal``: it runs in our cluster; ``prompt``: the parameter that
-    holds what the model reads.
+    holds what the model reads; ``theirs``: the upstream that was called under an organisation's own key.
     """
     error = _error_object(body)
     message = error.get("message")
@@ -78,6 +84,8 @@ def refusal(
     wait = _seconds(retry_after)
     if own and text and status in OWN:
         return _own(status, text, param, code, wait)
+    if theirs is not None and (about := their_refusal(status, code, theirs)) is not None:
+        return about
     if status in {400, 413, 422}:
         return _invalid(status, text, param, code, prompt)
     if status == 404 and not internal:
@@ -89,6 +97,16 @@ def refusal(
     if status in {404, 429, 503}:
         return Unavailable(f"The model '{model}' cannot be reached at the moment.", retry_after_seconds=wait)
     return UpstreamError(f"The model '{model}' failed to answer.")
+
+
+def their_refusal(status: int, code: object, upstream: str) -> PlatformError | None:
+    """What a refusal of the organisation's own account is told as; None where it is of the request, as any other."""
+    if status in {401, 403}:
+        text = f"The upstream '{upstream}' refused your organisation's credential for this call."
+        return PermissionDenied(text, code=CREDENTIAL_REFUSED)
+    if status == 402 or (status == 429 and code == QuotaExhausted.default_code):
+        return QuotaExhausted(f"Your organisation's account at the upstream '{upstream}' has no credit left.")
+    return None
 
 
 def _own(status: int, text: str, param: str | None, code: str | None, wait: float) -> PlatformError:

@@ -14,6 +14,7 @@ from serve.balance import Balance, Load
 from serve.checks import CHAT_CHECKS, COMPLETION_CHECKS, EMBEDDING_CHECKS, RERANK_CHECKS
 from serve.config import GatewayConfig, ModelRoute, Place, Upstream
 from serve.ignored import refuse_ignored
+from serve.ownkey import OwnKey
 from serve.streams import StreamShape
 from serve.upstreams import UpstreamClient
 from serve.validation import Body, check_chat, check_completion, check_embedding, check_rerank, refuse_unknown
@@ -73,6 +74,7 @@ class Target:
     """Who answers a call. ``entry`` is None where an agent does; its price then lies with its inner calls.
 
     ``balance`` chooses between it and the other places of its model, where there are any; ``load`` is then its own.
+    ``own_key``: the organisation's, where the call goes under it.
     """
 
     upstream: UpstreamClient
@@ -80,6 +82,7 @@ class Target:
     upstream_model: str | None = None
     balance: Balance | None = None
     load: Load | None = None
+    own_key: OwnKey | None = None
 
     @property
     def name(self) -> str | None:
@@ -97,7 +100,8 @@ class Target:
 
     def price(self) -> Price | None:
         """The price in force now."""
-        return self.entry.price_at() if self.entry else None
+        price = self.entry.price_at() if self.entry else None
+        return price if price is None or self.own_key is None else self.own_key.price(price)
 
 
 class Routes:
@@ -151,6 +155,11 @@ class Routes:
     def upstreams(self) -> dict[str, UpstreamClient]:
         """Every upstream by name, the agent runtime last."""
         return {client.name: client for client in self._clients.values()}
+
+    @property
+    def hosted(self) -> bool:
+        """Whether a provider answers for any of them."""
+        return any(client.hosted for client in self._clients.values())
 
     async def close(self) -> None:
         """End what watches over the upstreams, and the connections to them."""

@@ -10,6 +10,7 @@ Invariants
 
 import asyncio
 from collections.abc import Mapping
+from copy import copy
 
 import aiohttp
 from pydantic import SecretStr
@@ -68,7 +69,10 @@ class UpstreamClient:
     ) -> None:
         self.name = upstream.name
         self.internal = upstream.internal
+        self.hosted = upstream.hosted
+        self.shared = upstream.shared
         self.own = own
+        self._theirs: str | None = None
         self.retries = RetryBudget(retries)
         self._wire = wire
         self._probe_seconds = timeouts.probe_seconds
@@ -79,10 +83,15 @@ class UpstreamClient:
         # A hosted provider is not ours to ask how it is: its probe may be refused, or counted.
         self._breaker = Breaker(self.alive, timeouts.doubt_seconds) if upstream.internal else None
         self._circuit = None if upstream.internal else Circuit(circuit)
+        self._policy = circuit
+        # What names the platform's account there.
+        self._account: dict[str, str] = {}
         if upstream.internal:
             self._headers[CLUSTER_SECRET_HEADER] = secret.get_secret_value()
         if upstream.api_key is not None:
-            self._headers["authorization"] = f"Bearer {upstream.api_key.get_secret_value()}"
+            self._account["authorization"] = f"Bearer {upstream.api_key.get_secret_value()}"
+        self._account |= {name: value.get_secret_value() for name, value in upstream.headers.items()}
+        self._headers |= self._account
 
     @property
     def state(self) -> State:
@@ -121,6 +130,22 @@ class UpstreamClient:
             return False
         answer.close()
         return answer.status == 200 if self.internal else answer.status < 500
+
+    def under_their_key(self, base_url: str | None) -> "UpstreamClient":
+        """The same upstream for calls that bear an organisation's own key, without the platform's account.
+
+        ``base_url``: another address of it, whose health is its own.
+        """
+        other = copy(self)
+        UpstreamClient._without_account(other, base_url)
+        return other
+
+    def _without_account(self, base_url: str | None) -> None:
+        self._theirs = self.name
+        self._headers = {name: value for name, value in self._headers.items() if name not in self._account}
+        if base_url is not None:
+            self._places = {path: place(base_url + path) for path in PROMPTS}
+            self._circuit = Circuit(self._policy)
 
     async def close(self) -> None:
         """End what watches over it."""
@@ -181,4 +206,4 @@ class UpstreamClient:
             body = b""
         wait = (response.header(b"retry-after") or b"").decode("latin-1") or None
         how = {"internal": self.internal, "own": self.own}
-        return refusal(response.status, body, wait, model, prompt=PROMPTS[path], **how)
+        return refusal(response.status, body, wait, model, prompt=PROMPTS[path], theirs=self._theirs, **how)

@@ -26,8 +26,10 @@ from deployments.local import config_of, local_config, local_home, state_of
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 models = typer.Typer(no_args_is_help=True, help="The model catalogue and the local store.")
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
+secrets = typer.Typer(no_args_is_help=True, help="What seals the keys that organisations bring for providers.")
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.add_typer(secrets, name="secrets")
 
 
 @app.command()
@@ -94,6 +96,17 @@ def create_key(
     body = {"name": name, "project_id": project, "role": "admin" if admin else "member"}
     key = operator.post(f"{base}/api-keys", body)
     console.print(key["key"], soft_wrap=True)
+
+
+@secrets.command("rewrap")
+def rewrap():
+    """Have the present `credential_key` wrap what former ones wrap. Exit code 3 where one of them is still needed."""
+    home = local_home()
+    operator = ControlPlane(state_of(home)["control_plane_url"], config_of(home).operator_key.get_secret_value())
+    done = operator.post("/data-keys/rewrap")
+    console.print(f"{done['rewrapped']} re-wrapped under {done['key_id']}, {done['remaining']} left")
+    if done["remaining"]:
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.messages import AnyMessage
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from models.errors import InvalidRequest, UpstreamError
 from serve.hosted.classes import ModelClass
@@ -42,14 +42,18 @@ class Call:
     strict: Mapping[str, Schema]
 
 
-def prepared(kind: ModelClass, request: ChatRequest) -> Call:
-    """Raises InvalidRequest for what the provider cannot do; UpstreamError where the class cannot be configured."""
+def prepared(kind: ModelClass, request: ChatRequest, key: SecretStr | None = None) -> Call:
+    """The call, under ``key`` or the platform's own.
+
+    Raises InvalidRequest for what the provider cannot do; UpstreamError where the class cannot be configured;
+    PermissionDenied where there is no key, or the class takes none.
+    """
     request.check()
     found = settings(kind, request)
     messages = translated(request.messages, kind.dialect)
     answer, strict = _schemas(request)
     try:
-        model: Any = kind.model(request.model, found)
+        model: Any = kind.model(request.model, found, key)
     except ValidationError as error:
         raise refused(error) or UpstreamError("The model's provider is not configured as it should be.") from None
     profile = cast("Mapping[str, Any]", model.profile or {})

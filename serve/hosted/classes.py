@@ -5,6 +5,7 @@ What LangChain has no common words for is in a ``Dialect``, one for each family 
 the fields that it declares, and the profile that it gives of a model.
 """
 
+import hashlib
 import importlib
 import inspect
 from collections import OrderedDict
@@ -16,7 +17,9 @@ import orjson
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
+from models.errors import PermissionDenied
 from serve.hosted.config import HostedConfig
+from serve.refusals import CREDENTIAL_MISSING, CREDENTIAL_UNUSABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class ModelClass:
     def __init__(self, config: HostedConfig) -> None:
         """Raises ValueError where the path leads to no chat model, or the class cannot be told what we have to say.
 
-        A class that knows of an address and a key must be given them: otherwise the environment could decide where
-        prompts go, and on whose account.
+        A class that knows of an address must be given it, and none is made without a key that it knows of: otherwise
+        the environment could decide where prompts go, and on whose account.
         """
         self._kind = load(config.model_class)
         names = [item.__name__ for item in self._kind.__mro__]
@@ -72,6 +75,8 @@ class ModelClass:
         self._model_field = self.field(MODEL_FIELDS)
         if self._model_field is None:
             raise ValueError(f"{config.model_class} takes no model's name")
+        self._name = config.name
+        self._takes_key = self.field(("api_key",)) is not None
         self._fixed = self._arguments(config)
         self._kept: OrderedDict[bytes, BaseChatModel] = OrderedDict()
         self._kept_max = config.models_max
@@ -84,7 +89,7 @@ class ModelClass:
             known = self.field((name,)) is not None
             if value is not None and not known:
                 raise ValueError(f"{config.model_class} takes no {name}; give it in options, in the class's own words")
-            if value is None and known and name not in config.options:
+            if value is None and known and name == "base_url" and name not in config.options:
                 raise ValueError(f"{config.model_class} needs {name}")
         # The gateway decides about retries; a stream without usage could not be billed.
         wanted = {"timeout": config.idle_seconds_max, "max_retries": 0, "stream_usage": True}
@@ -106,17 +111,34 @@ class ModelClass:
         """Whether ``bind_tools`` declares the argument."""
         return name in self._tool_options
 
-    def model(self, name: str, settings: Mapping[str, Any]) -> BaseChatModel:
-        """The provider's model ``name`` with ``settings``. Raises pydantic.ValidationError that names a field."""
-        key = orjson.dumps([name, settings], option=orjson.OPT_SORT_KEYS)
-        found = self._kept.get(key)
+    def model(self, name: str, settings: Mapping[str, Any], key: SecretStr | None = None) -> BaseChatModel:
+        """The provider's model ``name`` with ``settings``, under ``key`` or the platform's own.
+
+        Raises pydantic.ValidationError that names a field; PermissionDenied where there is no key, or no place for it.
+        """
+        own = self._own(key)
+        digest = None if key is None else hashlib.sha256(key.get_secret_value().encode()).hexdigest()
+        place = orjson.dumps([digest, name, settings], option=orjson.OPT_SORT_KEYS)
+        found = self._kept.get(place)
         if found is None:
-            arguments = {**self._fixed, cast("str", self._model_field): name, **settings}
-            found = self._kept[key] = self._kind(**{field: self._plain(field, arguments[field]) for field in arguments})
+            arguments = {**self._fixed, cast("str", self._model_field): name, **settings, **own}
+            found = self._kept[place] = self._kind(
+                **{field: self._plain(field, arguments[field]) for field in arguments}
+            )
             if len(self._kept) > self._kept_max:
                 self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
+        self._kept.move_to_end(place)
         return found
+
+    def _own(self, key: SecretStr | None) -> dict[str, SecretStr]:
+        """The key as an argument. Raises PermissionDenied."""
+        if key is None and self._takes_key and "api_key" not in self._fixed:
+            text = f"There is no credential for the upstream '{self._name}': your organisation has to bring one."
+            raise PermissionDenied(text, code=CREDENTIAL_MISSING)
+        if key is not None and not self._takes_key:
+            text = f"The upstream '{self._name}' cannot be called under an organisation's own credential."
+            raise PermissionDenied(text, code=CREDENTIAL_UNUSABLE)
+        return {} if key is None else {"api_key": key}
 
     async def close(self) -> None:
         """End the connections of the clients that the instances hold, wherever a class keeps them."""

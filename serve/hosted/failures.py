@@ -34,7 +34,7 @@ from models.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from serve.refusals import refusal
+from serve.refusals import refusal, their_refusal
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 3_600.0
@@ -62,13 +62,20 @@ STATUS_OF_KIND: tuple[tuple[type[Exception], int], ...] = (
 )
 TOO_LONG = re.compile(r"prompt is too long|exceed context limit|maximum context length|context_length_exceeded")
 ACCOUNT = re.compile(r"credit balance|billing|organization|workspace|api[ _-]?key|usage limit", re.IGNORECASE)
+CREDIT = re.compile(r"credit balance|billing|usage limit", re.IGNORECASE)
 # Anthropic begins with the field: ``messages.0.content: …``.
 FIELD = re.compile(r"^([a-z_]+)(?:[.\[][\w.\[\]]*)?: ")
 OURS: Mapping[str, str] = {"stop_sequences": "stop", "system": "messages", "output_config": "response_format"}
 
 
-def provider_error(error: Exception, *, started: bool, param: str | None = None) -> PlatformError:
-    """What the caller is told. ``started``: the provider has begun to answer; ``param``: what to blame."""
+def provider_error(
+    error: Exception, *, started: bool, param: str | None = None, theirs: str | None = None
+) -> PlatformError:
+    """What the caller is told.
+
+    ``started``: the provider has begun to answer; ``param``: what to blame; ``theirs``: the upstream that was called
+    under an organisation's own key.
+    """
     if isinstance(error, PlatformError):
         return error
     if isinstance(error, TimeoutError | ModelTimeoutError | httpx.TimeoutException | httpx2.TimeoutException):
@@ -77,12 +84,21 @@ def provider_error(error: Exception, *, started: bool, param: str | None = None)
         return _away(RETRY_SECONDS)
     body = _body(error)
     status = _status(error, body)
+    if theirs is not None and status is not None and (about := _of_their_account(status, body, theirs)) is not None:
+        return about
     if status is not None:
         return _of_status(status, body, _retry_after(error), too_long=isinstance(error, ContextOverflowError))
     if not started and _cannot_be_put(error, param):
         # The class found, before it asked, that it cannot put the request into the provider's words.
         return InvalidRequest("The model cannot be asked for this combination of parameters.", param=param)
     return UpstreamError("The model failed to answer.")
+
+
+def _of_their_account(status: int, body: Mapping[str, Any], upstream: str) -> PlatformError | None:
+    # Some say of an account that the request is invalid.
+    if status == 400 and ACCOUNT.search(text := str(body.get("message", ""))):
+        status = 402 if CREDIT.search(text) else 401
+    return their_refusal(status, body.get("code"), upstream)
 
 
 def _cannot_be_put(error: Exception, param: str | None) -> bool:

@@ -14,7 +14,7 @@ from deployments.control_plane import INGEST_ENTRYPOINT
 from deployments.platform import SERVICE_CPUS, placement
 
 ROOT = Path(__file__).resolve().parents[2]
-PLATFORM_SECRETS = {"database-url", "operator-key", "key-pepper"}
+PLATFORM_SECRETS = {"database-url", "operator-key", "key-pepper", "credential-key"}
 HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
 Manifest = dict[str, Any]

@@ -23,6 +23,9 @@ class Ears:
         self.messages: list[str] = []
         self.changes: list[bool] = []
 
+    def invalidate(self, message: str) -> None:
+        self.messages.append(message)
+
     def hears(self) -> None:
         self.changes.append(True)
 
@@ -33,7 +36,7 @@ class Ears:
 @asynccontextmanager
 async def listening(url: str) -> AsyncIterator[Ears]:
     ears = Ears()
-    listener = Listener(SecretStr(url), ears.messages.append, ears.hears, ears.deaf)
+    listener = Listener(SecretStr(url), (ears,))
     assert not listener.alive
     listener.start()
     yield ears

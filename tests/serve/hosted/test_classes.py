@@ -159,7 +159,7 @@ async def test_a_class_that_does_not_say_why_it_stopped_was_cut_off(bare: Any) -
         ({"model_class": "langchain_nowhere:Chat"}, "there is no"),
         ({"model_class": "langchain_anthropic:Nothing"}, "there is no"),
         ({"model_class": "collections:OrderedDict"}, "not a LangChain chat model"),
-        ({"model_class": "langchain_anthropic:ChatAnthropic"}, "needs api_key"),
+        ({"model_class": "langchain_anthropic:ChatAnthropic"}, "needs base_url"),
         ({"model_class": "langchain_anthropic:ChatAnthropic", "api_key": SecretStr("k")}, "needs base_url"),
         ({"model_class": "somebodys:Parrot", "api_key": SecretStr("k")}, "takes no api_key"),
         ({"model_class": "langchain_core.language_models:ParrotFakeChatModel"}, "takes no model's name"),
