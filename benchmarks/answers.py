@@ -60,8 +60,10 @@ class LoadResult(_Frozen):
     tokens_per_second: float = Field(description="By the usage that the answers report; 0 where they report none")
     events_per_answer: float = Field(description="Server-sent events of an answer, on average, [DONE] included")
     p50_ms: float
+    p95_ms: float
     p99_ms: float
     ttft_p50_ms: float
+    ttft_p95_ms: float
     ttft_p99_ms: float
 
     @classmethod
@@ -78,8 +80,10 @@ class LoadResult(_Frozen):
             tokens_per_second=sum(timing.tokens for timing in timings) / seconds,
             events_per_answer=statistics.fmean(timing.events for timing in timings),
             p50_ms=statistics.median(whole),
+            p95_ms=whole[int(0.95 * (len(whole) - 1))],
             p99_ms=whole[int(0.99 * (len(whole) - 1))],
             ttft_p50_ms=statistics.median(first),
+            ttft_p95_ms=first[int(0.95 * (len(first) - 1))],
             ttft_p99_ms=first[int(0.99 * (len(first) - 1))],
         )
 
