@@ -2,7 +2,8 @@
 
 Invariants
 1. ``/internal/*`` without the cluster secret is a 404, before a byte of the body is read.
-2. No body above the limit is held in memory, and no NUL character passes: PostgreSQL could not store it.
+2. No body above the limit is held in memory. What passes is UTF-8 without NUL characters and halves of surrogate pairs,
+   neither of which PostgreSQL could store.
 3. Whatever fails below answers the error object; what went wrong is in the log, beside the request id.
 """
 
@@ -27,6 +28,11 @@ INTERNAL_PREFIX = "/internal"
 DOCS_PATH = "/docs"
 SANE_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# A text whose escaped surrogates are pairs: anything else, other escapes, pairs.
+WHOLE_PAIRS = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB][^\\]{2}\\u[dD][c-fC-F][^\\]{2})*+", re.DOTALL
+)
 
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -90,13 +96,24 @@ class Edge:
         if "\0" in path or b"%00" in scope.get("query_string", b""):
             raise InvalidRequest("The address must not hold NUL characters.")
         body = await read_body(scope, receive, INTERNAL_BODY_BYTES_MAX if internal else BODY_BYTES_MAX)
-        if ESCAPED_NUL.search(body):
-            raise InvalidRequest("The body must not hold NUL characters.")
+        refuse_unstorable(body)
         return replaying(body, receive)
 
     def _holds_secret(self, scope: Scope) -> bool:
         given = Headers(scope=scope).get(CLUSTER_SECRET_HEADER, "")
         return hmac.compare_digest(given.encode("latin-1"), self._secret)
+
+
+def refuse_unstorable(body: bytes) -> None:
+    """Raises InvalidRequest for characters that no text of ours may have; JSON in UTF-16 is read by nobody here."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("The body must be UTF-8.", code="invalid_json") from None
+    if b"\0" in body or ESCAPED_NUL.search(body):
+        raise InvalidRequest("The body must not hold NUL characters.")
+    if ESCAPED_SURROGATE.search(body) and not WHOLE_PAIRS.fullmatch(body):
+        raise InvalidRequest("The body must not hold halves of surrogate pairs.")
 
 
 def nothing_here() -> NotFound:
