@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
 from control_plane.database import unix_seconds
 from control_plane.pages import ListOf
@@ -15,8 +15,6 @@ TEXT_LENGTH_MAX = 500
 NUMBER_MAX = 10**15
 YEAR_9999_MS = 253_402_300_799_999
 TOKENS = {name: f"{name}_tokens" for name in BUCKETS}
-
-_values: TypeAdapter[dict[str, str | int | bool | None]] = TypeAdapter(dict[str, str | int | bool | None])
 
 
 def parse_event(text: bytes) -> UsageEvent:
@@ -34,9 +32,9 @@ def parse_event(text: bytes) -> UsageEvent:
 
 def columns_of(event: UsageEvent) -> dict[str, str | int | bool | None]:
     """The event as a row of ``usage_events``."""
-    row = event.model_dump(exclude={"usage"})
-    tokens = {TOKENS[name]: count for name, count in event.usage.model_dump().items()}
-    return _values.validate_python({**row, **tokens})
+    row = dict(event)
+    usage: TokenUsage = row.pop("usage")
+    return row | {column: getattr(usage, name) for name, column in TOKENS.items()}
 
 
 def day_of(event: UsageEvent) -> date:
