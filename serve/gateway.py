@@ -125,7 +125,7 @@ class Gateway:
             self._privacy.guard,
             credentials,
         )
-        self._families[MESSAGES] = Messages(self._calls, self._routes, config)
+        self._families[MESSAGES] = Messages(self._calls, self._routes, self._privacy.guard, config)
         self._stateful = StatefulApi(config, self._http, self._calls, self._routes)
         self._families.update(self._stateful.families)
         if config.object_store is not None:

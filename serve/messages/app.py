@@ -19,6 +19,7 @@ from serve.messages.answer import Object, message_of
 from serve.messages.headers import REQUEST_ID, translated
 from serve.messages.request import Asked, count_request, message_request
 from serve.messages.stream import EventStream
+from serve.privacy.guard import Privacy
 from serve.routing import ENDPOINTS, Routes, Target
 from serve.upstreams import TOKENIZE
 from serve.validation import Body, model_of, parse_body
@@ -33,8 +34,9 @@ JSON = (b"content-type", b"application/json")
 class Messages:
     """The family of paths below ``/v1/messages``."""
 
-    def __init__(self, calls: Calls, routes: Routes, config: GatewayConfig) -> None:
+    def __init__(self, calls: Calls, routes: Routes, privacy: Privacy, config: GatewayConfig) -> None:
         self._calls = calls
+        self._privacy = privacy
         self._routes = routes
         self._body_bytes_max = config.body_bytes_max
         self._answer_bytes_max = config.answer_bytes_max
@@ -65,7 +67,10 @@ class Messages:
                 f"Tokens can be counted for models that this platform runs itself; '{model}' is none of them.",
                 param="model",
             )
-        question = orjson.dumps({**count_request(body), "model": target.model_there(model)})
+        asked = {**count_request(body), "model": target.model_there(model)}
+        question = orjson.dumps(asked)
+        if caller.principal.guards is not None:
+            question = orjson.dumps(await self._privacy.seen(caller.principal, (target,), asked, len(question)))
         headers = {REQUEST_ID_HEADER: caller.request_id}
         try:
             async with HangUp(receive), asyncio.timeout(self._count_seconds_max):

@@ -26,6 +26,7 @@ from serve.privacy.config import PrivacyConfig
 from serve.privacy.log import PromptLog
 from serve.privacy.masking import mask, refuse
 from serve.privacy.records import KeptCall
+from serve.privacy.vault import Vault
 from serve.routing import Target
 from serve.validation import Body
 
@@ -94,10 +95,25 @@ class Privacy:
             answer_bytes_max=self._config.answer_bytes_max,
         )
 
+    async def seen(self, principal: Principal, chain: Sequence[Target], body: Body, size: int) -> Body:
+        """A request of ``size`` bytes as ``chain`` may see it, where no text comes back. Raises like ``run``."""
+        guards = principal.guards
+        if guards is None or guards.pii is None or not looked_at(guards.pii, chain):
+            return body
+        fresh, _ = await self._looked_through(guards.pii, body, size)
+        return fresh
+
     async def _guarded(self, asked: Guarded, policy: PiiPolicy, send: Send) -> tuple[Body, bytes, Send]:
         body, raw = asked.body, asked.raw
         if not looked_at(policy, asked.chain):
             return body, raw, send
+        fresh, vault = await self._looked_through(policy, body, len(raw))
+        if vault.empty:
+            return body, raw, send
+        self._masked.labels(policy.action).inc()
+        return fresh, orjson.dumps(fresh), Restored(send, vault, json=answers_json(body))
+
+    async def _looked_through(self, policy: PiiPolicy, body: Body, size: int) -> tuple[Body, Vault]:
         if (param := token_ids(body)) is not None:
             raise InvalidRequest(
                 f"'{param}' holds token ids, which cannot be looked through for personal data. Send text.",
@@ -105,13 +121,9 @@ class Privacy:
                 code="pii_not_checkable",
             )
         if policy.action == "refuse":
-            await self._aside(len(raw), lambda: refuse(body, policy, self._config))
-            return body, raw, send
-        fresh, vault = await self._aside(len(raw), lambda: mask(body, policy, self._config))
-        if vault.empty:
-            return body, raw, send
-        self._masked.labels(policy.action).inc()
-        return fresh, orjson.dumps(fresh), Restored(send, vault, json=answers_json(body))
+            await self._aside(size, lambda: refuse(body, policy, self._config))
+            return body, Vault()
+        return await self._aside(size, lambda: mask(body, policy, self._config))
 
     async def _aside(self, size: int, work: Callable[[], Result]) -> Result:
         """The outcome of ``work``, in a thread where it may take long. Raises Unavailable, what ``work`` raises."""

@@ -50,7 +50,9 @@ class Echo:
         body = json.loads(raw)
         usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
         head = {"id": "c", "object": "x", "created": 1, "model": body["model"]}
-        if scope["path"] == "/v1/embeddings":
+        if scope["path"] == "/tokenize":
+            await send_json(send, 200, {"count": len(body["messages"][-1]["content"])})
+        elif scope["path"] == "/v1/embeddings":
             data = [{"object": "embedding", "index": 0, "embedding": [0.5]}]
             await send_json(send, 200, {"object": "list", "data": data, "model": body["model"], "usage": usage})
         elif scope["path"] == "/v1/rerank":

@@ -126,6 +126,32 @@ async def test_other_wires_are_guarded_as_well(private) -> None:
     assert all(absent(raw.decode()) for raw in stage.echo.seen)
 
 
+async def test_what_is_counted_is_what_a_model_would_see(private) -> None:
+    stage = await private()
+    async with anthropic.AsyncAnthropic(base_url=stage.stage.url, api_key=stage.key, max_retries=0) as claude:
+
+        async def count() -> int:
+            messages = [{"role": "user", "content": TEXT}]
+            return (await claude.messages.count_tokens(model="own", messages=messages)).input_tokens
+
+        await stage.policy(policy("mask_all"))
+        assert await count() == len(MASKED)
+        assert absent(stage.echo.seen[-1].decode())
+        await stage.policy(policy("refuse"))
+        with pytest.raises(anthropic.BadRequestError, match=r"'messages\.0\.content' holds personal data \(email\)"):
+            await stage.stage.until(count_until_refused(count))
+
+
+def count_until_refused(count: Any) -> Any:
+    """The policy of before may be believed for a moment."""
+
+    async def again() -> bool:
+        await count()
+        return False
+
+    return again
+
+
 @pytest.mark.parametrize(
     ("action", "model", "masked"),
     [
