@@ -41,7 +41,7 @@ class HostedUpstream(BaseModel):
     application of its own; ``options`` are further arguments of the class's constructor, in its own words.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     dialect: Literal["openai", "langchain"] = "openai"
@@ -85,7 +85,12 @@ class PlatformConfig(BaseSettings):
     """Everything a process of the platform may need to know."""
 
     model_config = SettingsConfigDict(
-        env_prefix=VARIABLE_PREFIX, env_ignore_empty=True, env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix=VARIABLE_PREFIX,
+        env_ignore_empty=True,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
     )
 
     home: Path = Field(description="Where this node keeps spools and other local state")
