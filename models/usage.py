@@ -136,6 +136,11 @@ class Price(BaseModel):
         )
         return -(-scaled // TOKENS_PER_PRICE)
 
+    def part(self, millionths: int) -> "Price":
+        """The price of what costs only a part; each figure rounded up."""
+        figures = {name: getattr(self, name) for name in type(self).model_fields if name != "since"}
+        return self.model_copy(update={name: -(-micro * millionths // 1_000_000) for name, micro in figures.items()})
+
     def most_micro(self, sent: int, made: int) -> int:
         """What that many tokens cost at most, whichever buckets they fall into."""
         dearest_sent = max(self.prompt_micro, self.cached_micro, self.cache_write_micro, self.audio_prompt_micro)

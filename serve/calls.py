@@ -8,32 +8,21 @@
 """
 
 import asyncio
-import re
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-import orjson
-from uuid_utils import uuid7
-
-from models.channels import (
-    BATCH_CLASS,
-    CLASS_HEADER,
-    PARENT_REQUEST_HEADER,
-    PRINCIPAL_HEADER,
-    REQUEST_ID_HEADER,
-)
-from models.errors import PlatformError, RateHeaders, Unauthenticated
-from models.identity import Principal
-from models.usage import CallKind, Price
+from models.channels import PRINCIPAL_HEADER, REQUEST_ID_HEADER
+from models.errors import PlatformError, RateHeaders
+from models.usage import CallKind
 from serve.admission import Admission
-from serve.asgi import ClientDisconnected, Receive, Scope, Send, header, read_body
+from serve.asgi import ClientDisconnected, Receive, Scope, Send, read_body
 from serve.attempts import Attempt, attempts, in_turn, own_places
-from serve.auth import Authenticator
-from serve.claims import Demand, claim, demand, with_a_maximum
+from serve.bounding import bounded, dearest
+from serve.cache.cache import ResponseCache
+from serve.cache.hits import hit_of
+from serve.callers import REQUEST_ID, Caller, Identify
+from serve.claims import claim
 from serve.config import GatewayConfig
 from serve.credentials import Credentials
-from serve.guard import holds_secret
 from serve.hangup import HangUp
 from serve.metering import Meter
 from serve.metrics import Metrics
@@ -45,39 +34,8 @@ from serve.relay import HeaderList, Patience, StreamRelay, relay_whole
 from serve.routing import Endpoint, Routes, Target
 from serve.validation import Body, model_of, parse_body
 
-AUTHORIZATION = b"authorization"
-# Where Anthropic's clients put a key.
-API_KEY = b"x-api-key"
-FALLBACKS = b"x-objecta-fallbacks"
-PRINCIPAL = PRINCIPAL_HEADER.encode()
-PARENT = PARENT_REQUEST_HEADER.encode()
-CLASS = CLASS_HEADER.encode()
-BATCH = BATCH_CLASS.encode()
-REQUEST_ID = REQUEST_ID_HEADER.encode()
-SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 API_VERSION = b"2020-10-01"
-
-
-def request_id(scope: Scope) -> str:
-    """The client's own where it is sane, else a new one."""
-    given = header(scope, REQUEST_ID)
-    return given.decode() if given and SANE_ID.fullmatch(given) else f"req_{uuid7().hex}"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls, under which request id; ``parent`` is the request on whose behalf one of our processes calls.
-
-    ``fallbacks``: whether another model may answer in place of the one asked for. ``batch``: for a line of a batch.
-    """
-
-    principal: Principal
-    request_id: str
-    parent: str | None = None
-    fallbacks: bool = True
-    started: float = field(default_factory=time.monotonic)
-    batch: bool = False
 
 
 class Calls:
@@ -86,17 +44,17 @@ class Calls:
     def __init__(
         self,
         config: GatewayConfig,
-        authenticator: Authenticator,
+        caller: Identify,
         routes: Routes,
         admission: Admission,
         meter: Meter,
         metrics: Metrics,
         privacy: Privacy,
+        cache: ResponseCache,
         credentials: Credentials | None = None,
     ) -> None:
+        self.caller = caller
         self._config = config
-        self._secret = config.cluster_secret.get_secret_value().encode()
-        self._authenticator = authenticator
         self._routes = routes
         self._admission = admission
         self._meter = meter
@@ -104,26 +62,8 @@ class Calls:
         self._privacy = privacy
         self._credentials = credentials
         self._queues = queues(config, metrics)
+        self._cache = cache
         self.closing = False
-
-    async def caller(self, request: str, scope: Scope) -> Caller:
-        """Who calls. Raises Unauthenticated, Unavailable."""
-        started = time.monotonic()
-        fallbacks = header(scope, FALLBACKS) != b"off"
-        named = header(scope, PRINCIPAL)
-        if named is None or not holds_secret(scope, self._secret):
-            authorization = header(scope, AUTHORIZATION)
-            if authorization is None and (key := header(scope, API_KEY)) is not None:
-                authorization = b"Bearer " + key
-            principal = await self._authenticator.authenticate(authorization)
-            return Caller(principal, request, None, fallbacks, started)
-        try:
-            principal = Principal.from_header(named.decode())
-        except ValueError:
-            raise Unauthenticated("The principal's header is not one.") from None
-        parent, batch = header(scope, PARENT), header(scope, CLASS) == BATCH
-        inner = parent.decode(errors="replace") if parent else None
-        return Caller(principal, request, inner, fallbacks, started, batch)
 
     async def answer(self, endpoint: Endpoint, request: str, scope: Scope, receive: Receive, send: Send) -> None:
         """One call. Raises what the client is to be told where nothing was sent yet; ClientDisconnected."""
@@ -167,11 +107,37 @@ class Calls:
         receive: Receive,
         send: Send,
     ) -> None:
-        """One call whose request is right, and what may be sent."""
-        model, inner = model_of(body), caller.parent is not None
+        """One call whose request is right, and what may be sent: from the cache, or by an upstream."""
         kind = endpoint.kind if chain[0].entry else "agent"
-        if caller.principal.under_hard_budget:
-            body, raw = self._bounded(kind, chain, body, raw)
+        who = caller.principal
+        if who.under_hard_budget:
+            body, raw = bounded(kind, chain, body, raw, self._config.bounds)
+        lookup = None
+        if caller.cache is not None or self._cache.models:
+            lookup = await self._cache.look(who.organisation_id, caller.cache, endpoint, chain[0], body, send)
+        if lookup is None:
+            await self._asked(caller, endpoint, kind, chain, body, raw, receive, send)
+        elif lookup.stored is None:
+            call = await self._asked(caller, endpoint, kind, chain, body, raw, receive, lookup.send)
+            self._cache.keep(lookup, call, chain[0])
+        else:
+            life = (who, caller.request_id, caller.parent, caller.started)
+            call = hit_of(lookup.stored, lookup.share, *life, kind, chain[0], body)
+            await self._admitted(call, (), endpoint.path, receive, lookup.send)
+
+    async def _asked(
+        self,
+        caller: Caller,
+        endpoint: Endpoint,
+        kind: CallKind,
+        chain: Sequence[Target],
+        body: Body,
+        raw: bytes,
+        receive: Receive,
+        send: Send,
+    ) -> Call:
+        """One call that an upstream answers; its record."""
+        model, inner = model_of(body), caller.parent is not None
         turn = turn_of(body, batch=caller.batch)
         plan = attempts(endpoint, chain, body, raw, caller.principal.organisation_id)
         if turn.rank:
@@ -196,27 +162,12 @@ class Calls:
             own_key=first.target.own_key is not None,
         )
         if caller.principal.limited:
-            asked, price = self._dearest(kind, body, plan)
+            asked, price = dearest(kind, body, plan, self._config.bounds)
             call.claim = claim(caller.principal, asked, price, call.started_at_ms, inner=inner)
         if self._queues:
             call.turn = weighed(turn, kind, body, call.body_bytes, call.context_window, self._config.bounds)
         await self._admitted(call, plan, endpoint.path, receive, send)
-
-    def _bounded(self, kind: CallKind, chain: Sequence[Target], body: Body, raw: bytes) -> tuple[Body, bytes]:
-        """The request with a maximum where it names none: a hard budget holds what a call can cost at most."""
-        for target in chain:
-            given = with_a_maximum(kind, body, len(raw), target.context_window, self._config.bounds)
-            if given is not None:
-                return given, orjson.dumps(given)
-        return body, raw
-
-    def _dearest(self, kind: CallKind, body: Body, plan: Sequence[Attempt]) -> tuple[Demand, Price | None]:
-        """What the call asks at most, whichever of its targets answers."""
-        bounds = self._config.bounds
-        asks = [
-            (demand(kind, body, len(one.raw), one.target.context_window, bounds), one.target.price()) for one in plan
-        ]
-        return max(asks, key=lambda ask: ask[0].cost_micro(ask[1]))
+        return call
 
     async def _admitted(self, call: Call, plan: Sequence[Attempt], path: str, receive: Receive, send: Send) -> None:
         inner = call.parent_request_id is not None
@@ -225,7 +176,11 @@ class Calls:
         try:
             limits = await self._admission.admit(call.principal, call.event_id, call.opening(), call.claim, inner=inner)
             admitted = True
-            await self._attempt_all(call, plan, path, limits, receive, send)
+            if call.replay is None:
+                await self._attempt_all(call, plan, path, limits, receive, send)
+            else:
+                call.end("ok", 200)
+                await call.replay.send(answer_headers(call, limits), send)
         except PlatformError as error:
             call.end("error", error.status)
             raise
@@ -240,7 +195,7 @@ class Calls:
             self._metrics.in_flight.dec()
             if admitted:
                 call.count()
-                self._meter.settle(call.event_id, call.event(), call.claim, call.cost_micro(), call.usage.total)
+                self._meter.settle(call.event_id, call.event(), call.claim, call.cost_micro(), call.tokens())
                 self._metrics.settled(call)
 
     async def _attempt_all(

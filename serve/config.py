@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from models.catalogue import CatalogueEntry
+from serve.cache.config import CacheConfig, ModelCache
 from serve.privacy.config import PrivacyConfig
 
 
@@ -52,6 +53,7 @@ class ModelRoute(_Frozen):
     upstream: Upstream
     fallbacks: tuple[str, ...] = ()
     others: tuple[Place, ...] = ()
+    cache: ModelCache | None = Field(default=None, description="Its answers are kept without being asked")
     choose: Literal["latency", "prefix"] = "latency"
 
 
@@ -161,6 +163,7 @@ class GatewayConfig(_Frozen):
     files: FileLimits = FileLimits()
     bounds: Bounds = Bounds()
     byok_price_percent: int = Field(default=0, ge=0, le=100, description="Of a call under an organisation's own key")
+    cache: CacheConfig | None = Field(default=CacheConfig(), description="Stored answers; None: there are none")
     privacy: PrivacyConfig = PrivacyConfig()
     redis_away: RedisAwayPolicy = RedisAwayPolicy()
     queueing: Queueing = Queueing()

@@ -35,7 +35,10 @@ from serve.asgi import (
 from serve.auth import Authenticator
 from serve.batches.app import ROOT as BATCHES
 from serve.batches.app import Batches
-from serve.calls import REQUEST_ID, Calls, request_id
+from serve.cache.cache import response_cache
+from serve.cache.config import CacheConfig
+from serve.callers import REQUEST_ID, Callers, request_id
+from serve.calls import Calls
 from serve.config import GatewayConfig
 from serve.credentials import Credentials
 from serve.directory import KeyDirectory
@@ -115,14 +118,18 @@ class Gateway:
             config.redis_url, (self._authenticator,) if credentials is None else (self._authenticator, credentials)
         )
         self._metrics.add(UpstreamMetrics(self._routes.upstreams()))
+        self._cache = response_cache(config, self._metrics.cache)
+        ttl_seconds_max = (config.cache or CacheConfig()).ttl_seconds_max
+        callers = Callers(self._authenticator, config.cluster_secret, ttl_seconds_max)
         self._calls = Calls(
             config,
-            self._authenticator,
+            callers.caller,
             self._routes,
             self._admission,
             self._meter,
             self._metrics,
             self._privacy.guard,
+            self._cache,
             credentials,
         )
         self._families[MESSAGES] = Messages(self._calls, self._routes, self._privacy.guard, config)
@@ -158,6 +165,7 @@ class Gateway:
         await self._listener.close()
         await self._meter.close()
         await self._admission.close()
+        await self._cache.close()
         await self._runner.close()
         await self._routes.close()
         await self._http.close()

@@ -3,7 +3,8 @@
 import time
 
 from serve.asgi import Headers
-from serve.calls import API_VERSION, REQUEST_ID, Caller
+from serve.callers import REQUEST_ID, Caller
+from serve.calls import API_VERSION
 
 
 def headers_for(caller: Caller) -> Headers:

@@ -25,6 +25,7 @@ class Metrics:
         self.prompts = self._counter("prompts", "Prompts that were to be kept", "outcome")
         self._first_token = self._histogram("first_token_seconds", "From the start to the first token")
         self._seconds = self._histogram("call_seconds", "Whole calls")
+        self.cache = self._counter("cache", "Looks at the response cache, and answers for it, by outcome", "outcome")
         # Finding a label's child costs more than counting with it.
         self._outcomes: dict[tuple[str, str, str, int], Counter] = {}
         self._of_models: dict[str, tuple[Counter, Counter, Histogram, Histogram]] = {}
@@ -46,9 +47,9 @@ class Metrics:
             calls = self._outcomes[outcome] = self._calls.labels(*outcome)
         calls.inc()
         prompt, completion, first_token, seconds = self._of_models.get(model) or self._of(model)
-        usage = call.usage
-        prompt.inc(usage.sent)
-        completion.inc(usage.made)
+        if call.replay is None:
+            prompt.inc(call.usage.sent)
+            completion.inc(call.usage.made)
         if call.first_token_ms is not None:
             first_token.observe(call.first_token_ms / 1_000)
         seconds.observe(call.elapsed_ms() / 1_000)

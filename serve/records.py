@@ -12,6 +12,7 @@ from uuid_utils import uuid7
 
 from models.identity import Principal
 from models.usage import CallKind, CallStatus, Price, TokenUsage, UsageSource
+from serve.cache.replay import Replay
 from serve.claims import NOTHING, Claim
 from serve.queueing_tiers import LIVE, Turn
 from serve.routing import Target
@@ -28,6 +29,7 @@ class Call:
     """``asked`` is the client's name for the model, ``model`` the one that answers, after ``attempts`` targets.
 
     ``price`` None: the call bears no price of its own (an agent's inner calls are billed as themselves).
+    ``replay``: the stored answer that answers it; no upstream is asked then.
     """
 
     request_id: str
@@ -45,6 +47,7 @@ class Call:
     turn: Turn = LIVE
     attempts: int = 1
     upstream_model: str | None = None
+    replay: Replay | None = None
     started: float = field(default_factory=time.monotonic)
     started_at_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     event_id: str = field(default_factory=lambda: f"evt_{uuid7().hex}")
@@ -95,6 +98,10 @@ class Call:
             self.usage = TokenUsage(prompt=prompt, completion=self.texts)
             self.source = "counted" if self.texts else "estimated"
 
+    def tokens(self) -> int:
+        """What counts against tokens a minute: a stored answer takes none."""
+        return self.usage.total if self.replay is None else 0
+
     def cost_micro(self) -> int:
         """What it cost."""
         return cost(self.price, self.usage)
@@ -125,7 +132,7 @@ class Call:
                 "upstream": self.upstream,
                 "own_key": self.own_key,
                 "upstream_model": self.upstream_model,
-                "from_cache": False,
+                "from_cache": self.replay is not None,
                 "status": status,
                 "http_status": http_status,
                 "streamed": self.streamed,

@@ -9,10 +9,10 @@ from models.batches import BatchCreate, BatchOwner, BatchStart
 from models.errors import NotFound
 from serve.allowlist import local_path
 from serve.asgi import Receive, Scope, Send, read_body, send_bytes
-from serve.calls import Caller
+from serve.callers import Caller, Identify
 from serve.config import GatewayConfig
 from serve.edge import parse
-from serve.files.app import JSON, Identify, allow
+from serve.files.app import JSON, allow
 from serve.headers import headers_for
 from serve.internal import InternalClient, project_path
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
 
 import aiohttp
@@ -11,7 +10,7 @@ from models.errors import NotFound, Unavailable
 from models.files import FilePlace
 from serve.allowlist import local_path
 from serve.asgi import Receive, Scope, Send, header, not_allowed, send_bytes, send_json
-from serve.calls import Caller
+from serve.callers import Caller, Identify
 from serve.config import FileLimits, GatewayConfig
 from serve.files.downloads import Downloads
 from serve.files.ledger import FileLedger
@@ -25,9 +24,6 @@ ROOT = "/v1/files"
 FILE_ID = re.compile(r"file-[0-9a-f]{32}")
 QUERY = frozenset({"after", "limit", "order", "purpose"})
 JSON = b"application/json"
-
-Identify = Callable[[str, Scope], Awaitable[Caller]]
-"""The caller behind a request id and a scope. Raises Unauthenticated, Unavailable."""
 
 
 class Files:

@@ -12,7 +12,8 @@ from models.channels import REQUEST_ID_HEADER
 from models.errors import InvalidRequest, NotFound, UpstreamError
 from serve.allowlist import local_path
 from serve.asgi import Message, Receive, Scope, Send, not_allowed, read_body, send_json
-from serve.calls import Caller, Calls
+from serve.callers import Caller
+from serve.calls import Calls
 from serve.config import GatewayConfig
 from serve.hangup import HangUp
 from serve.messages.answer import Object, message_of

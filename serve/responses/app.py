@@ -16,7 +16,8 @@ from typing import Any
 from models.errors import InvalidRequest, NotFound
 from serve.allowlist import local_path
 from serve.asgi import Message, Receive, Scope, Send, not_allowed, read_body, send_json
-from serve.calls import Caller, Calls
+from serve.callers import Caller
+from serve.calls import Calls
 from serve.config import GatewayConfig
 from serve.edge import unless_disconnected
 from serve.headers import headers_for

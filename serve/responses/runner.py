@@ -15,7 +15,8 @@ import orjson
 
 from models.errors import NotFound, PlatformError, Unavailable
 from serve.asgi import ClientDisconnected, Message, Receive
-from serve.calls import Caller, Calls
+from serve.callers import Caller
+from serve.calls import Calls
 from serve.config import ResponsesConfig
 from serve.responses.composer import Composer
 from serve.responses.intake import Forward, Intake
