@@ -31,7 +31,8 @@ check: install ## Lint, types and import contracts
 
 test: check ## All checks and all tests
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=
+	$(BIN)/python -m pytest -m slow --cov --cov-append --cov-report=term --cov-fail-under=90
 
 bench: install ## Run every benchmark; each prints one JSON object last (LiteLLM gets an environment of its own)
 	$(BIN)/python -m benchmarks.gateway_overhead
