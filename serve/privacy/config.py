@@ -8,7 +8,7 @@ class PrivacyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    inline_bytes_max: int = Field(default=4_096, ge=0, description="A longer request is looked through in a thread")
+    inline_bytes_max: int = Field(default=2_048, ge=0, description="A longer request is looked through in a thread")
     threads: int = Field(default=2, ge=1)
     scans_max: int = Field(default=256, ge=1, description="Requests in a thread, or waiting for one")
     scan_seconds_max: float = Field(default=5.0, gt=0, description="To look through one request")
