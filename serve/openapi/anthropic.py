@@ -2,6 +2,7 @@
 
 from serve.checks import TOKENS_MAX
 from serve.messages.conversation import BLOCKS_MAX, ROLES
+from serve.messages.headers import translated
 from serve.messages.request import (
     DISPLAYS,
     EFFORTS,
@@ -15,7 +16,7 @@ from serve.messages.request import (
     USER_ID_CHARACTERS_MAX,
 )
 from serve.openapi.errors import AGENTS, ANTHROPIC, CALLING, refusals
-from serve.openapi.inference import MODEL
+from serve.openapi.inference import CALL_HEADERS, MODEL
 from serve.openapi.parts import (
     ANYTHING,
     BOOLEAN,
@@ -37,7 +38,9 @@ from serve.openapi.parts import (
 )
 from serve.validation import MESSAGES_MAX
 
-HEADERS = ("request-id", "anthropic-organization-id")
+NAMED = translated([(name.encode(), b"1s") for name in ("x-request-id", *CALL_HEADERS)])
+HEADERS = tuple(name.decode() for name, _ in NAMED if name != b"x-request-id")
+"""Those of a model's answer, under the names they have on this wire."""
 MARK = nullable(
     record(
         {"type": {"const": "ephemeral"}, "ttl": nullable(one_of(("5m", "1h")))},

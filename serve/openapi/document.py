@@ -35,7 +35,11 @@ WORDS = {
     "retry-after-ms": "In milliseconds",
     "request-id": "The same, as Anthropic's clients know it",
     "anthropic-organization-id": "The caller's organisation",
-    **{name: "Of the tightest limit that applies" for name in CALL_HEADERS if name.startswith("x-ratelimit")},
+    **{
+        name: "Of the tightest limit that applies"
+        for name in (*CALL_HEADERS, *anthropic.HEADERS)
+        if "ratelimit" in name
+    },
 }
 
 

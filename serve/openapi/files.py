@@ -15,6 +15,7 @@ from serve.openapi.parts import (
     ANYTHING,
     COUNT,
     INTEGER,
+    OWN_HEADERS,
     STRING,
     TIME,
     Object,
@@ -42,7 +43,6 @@ BATCH_STATES = (
     *("validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"),
 )
 TAGS = ("files", "batches")
-OWN_HEADERS = ("openai-version", "openai-organization")
 
 
 def schemas() -> Object:

@@ -1,9 +1,11 @@
 """Chat completions, completions, embeddings and rerank. Parameters and bounds are those of ``serve.checks``."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve.checks import CHAT_CHECKS, COMPLETION_CHECKS, EMBEDDING_CHECKS, RERANK_CHECKS, TOKENS_MAX, Schema
+from serve.ignored import IGNORED
 from serve.openapi import words
 from serve.openapi.errors import AGENTS, CALLING, refusals
 from serve.openapi.parts import (
@@ -12,6 +14,7 @@ from serve.openapi.parts import (
     EVENTS,
     INTEGER,
     JSON,
+    OWN_HEADERS,
     STRING,
     TIME,
     Object,
@@ -30,7 +33,7 @@ from serve.tools.request import NAME, TOOLS_MAX
 from serve.validation import INPUTS_MAX, MESSAGES_MAX, ROLES
 
 CALL_HEADERS = (
-    *("openai-version", "openai-organization", "openai-processing-ms"),
+    *OWN_HEADERS,
     *("x-objecta-model", "x-objecta-upstream", "x-objecta-attempts"),
     *(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
 )
@@ -74,6 +77,16 @@ def schemas() -> Object:
     return {**_requests(), **_answers()}
 
 
+def _honest(given: Mapping[str, str]) -> dict[str, str]:
+    """The words, and of which parameters our own engines take no other than a neutral value."""
+    return {name: f"{text}. {_limits(IGNORED[name])}" if name in IGNORED else text for name, text in given.items()}
+
+
+def _limits(neutral: Sequence[Any]) -> str:
+    taken = " and ".join(f"`{json.dumps(value)}`" for value in neutral)
+    return f"A self-hosted model takes {taken} only" if taken else "A self-hosted model refuses it"
+
+
 def _requests() -> Object:
     part = record({"type": {"type": "string", "description": "`text`, `image_url`, `input_audio` or `refusal`"}})
     message = record(
@@ -104,11 +117,11 @@ def _requests() -> Object:
             ("id", "type", "function"),
         ),
         "ChatRequest": record(
-            {"model": MODEL, "messages": messages, **parameters(CHAT_CHECKS, words.CHAT, MORE), **HOSTED},
+            {"model": MODEL, "messages": messages, **parameters(CHAT_CHECKS, _honest(words.CHAT), MORE), **HOSTED},
             ("model", "messages"),
         ),
         "CompletionRequest": record(
-            {"model": MODEL, "prompt": TEXTS, **parameters(COMPLETION_CHECKS, words.COMPLETION, {})},
+            {"model": MODEL, "prompt": TEXTS, **parameters(COMPLETION_CHECKS, _honest(words.COMPLETION), {})},
             ("model", "prompt"),
         ),
         "EmbeddingRequest": record(

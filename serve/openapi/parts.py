@@ -14,6 +14,8 @@ INTEGER: Object = {"type": "integer"}
 COUNT: Object = {"type": "integer", "minimum": 0}
 BOOLEAN: Object = {"type": "boolean"}
 ANYTHING: Object = {"type": "object"}
+OWN_HEADERS = ("openai-version", "openai-organization", "openai-processing-ms")
+"""Of every answer to a caller who is known, on OpenAI's wire."""
 TIME: Object = {"type": "integer", "description": "Unix seconds"}
 
 

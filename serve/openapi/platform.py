@@ -4,6 +4,7 @@ from models.errors import ModelNotFound, Unavailable
 from serve.openapi.errors import ALWAYS, refusals
 from serve.openapi.parts import (
     ANYTHING,
+    OWN_HEADERS,
     STRING,
     TIME,
     Object,
@@ -52,7 +53,10 @@ def paths() -> Object:
                 "operationId": "listModels",
                 "tags": ["models"],
                 "summary": "The models and agents that the key may use",
-                "responses": {"200": gives("All of them, in one part", list_of(ref("Model"))), **refusals(*ALWAYS)},
+                "responses": {
+                    "200": gives("All of them, in one part", list_of(ref("Model")), OWN_HEADERS),
+                    **refusals(*ALWAYS),
+                },
             }
         },
         "/v1/models/{model}": {
@@ -61,7 +65,7 @@ def paths() -> Object:
                 "operationId": "retrieveModel",
                 "tags": ["models"],
                 "summary": "One model",
-                "responses": {"200": gives("The model", ref("Model")), **refusals(*ALWAYS, ModelNotFound)},
+                "responses": {"200": gives("The model", ref("Model"), OWN_HEADERS), **refusals(*ALWAYS, ModelNotFound)},
             },
         },
         "/health/live": {

@@ -9,6 +9,7 @@ from serve.openapi.parts import (
     BOOLEAN,
     EVENTS,
     JSON,
+    OWN_HEADERS,
     STRING,
     TIME,
     Object,
@@ -179,7 +180,7 @@ def _operation(name: str, summary: str, schema: Object, *, listing: bool = False
         "tags": ["responses" if "Response" in name or "Input" in name else "conversations"],
         "summary": summary,
         "parameters": parameters,
-        "responses": {"200": gives("Done", schema), **refusals(*STORED)},
+        "responses": {"200": gives("Done", schema, OWN_HEADERS), **refusals(*STORED)},
     }
 
 

@@ -29,7 +29,7 @@ CHAT: Mapping[str, str] = {
     "reasoning_effort": "How long a reasoning model may think",
     "verbosity": "How much the model is to say",
     "prediction": "What much of the answer will be; for models that make use of it",
-    "store": "Taken for compatibility; chat completions are not kept here",
+    "store": "Whether the provider is to keep the answer",
     "metadata": "The caller's own pairs of words",
     "modalities": "Which kinds of output are wanted; for models that have several",
     "audio": "How the model is to speak; for models that do",

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from models.batches import BatchCreate
 from models.errors import InvalidRequest, MethodNotAllowed, PlatformError
 from serve.files.fields import FIELDS, FILE
+from serve.ignored import IGNORED
 from serve.messages.request import count_request, message_request
 from serve.openapi.document import TAGS, document
 from serve.responses import app as responses
@@ -238,3 +239,39 @@ async def test_what_is_described_as_closed_is_closed(platform: Platform, tmp_pat
     for path, method, operation in operations():
         answer = await stage.http.request(method, path.format(**IDS))
         assert (answer.status_code == 401) == (operation.get("security") != []), (method, path, answer.text)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("post", "/v1/chat/completions", {"model": "scripted", "messages": HI}),
+        ("post", "/v1/chat/completions", {"model": "scripted", "messages": HI, "stream": True}),
+        ("post", "/v1/completions", {"model": "scripted", "prompt": "x"}),
+        ("post", "/v1/embeddings", {"model": "embedder", "input": "x"}),
+        ("post", "/v1/messages", {"model": "scripted", "messages": HI, "max_tokens": 1}),
+        ("post", "/v1/messages/count_tokens", {"model": "scripted", "messages": HI}),
+        ("get", "/v1/models", None),
+        ("get", "/v1/models/{model}", None),
+        ("get", "/health/ready", None),
+        ("get", "/metrics", None),
+    ],
+)
+async def test_every_header_of_ours_is_described(platform: Platform, method: str, path: str, body: Any) -> None:
+    stage = await platform()
+    stage.admit("limited", key_limits={"requests_per_minute": 100, "tokens_per_minute": 100_000})
+    headers = {"authorization": "Bearer limited"}
+    answer = await stage.http.request(method, path.format(**IDS), json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    ours = {name for name in answer.headers if name.startswith(("x-", "openai-", "anthropic-", "request-"))}
+    described = DOCUMENT["paths"][path][method]["responses"]["200"]["headers"]
+    assert ours <= set(described)
+    assert "x-request-id" in ours
+
+
+def test_what_our_engines_refuse_is_said() -> None:
+    for name, neutral in IGNORED.items():
+        for schema in ("ChatRequest", "CompletionRequest"):
+            described = SCHEMAS[schema]["properties"].get(name)
+            if described is not None and name != "web_search_options":
+                assert "self-hosted" in described["description"]
+                assert ("refuses" in described["description"]) == (not neutral)
