@@ -31,6 +31,8 @@ WORDS = {
     "x-objecta-model": "The model that answered",
     "x-objecta-upstream": "Who answered for it",
     "x-objecta-attempts": "How many were asked until one answered",
+    "x-objecta-cost": "What the call cost, in micro-units",
+    "x-objecta-cache": "`hit`: a stored answer; `miss`: looked for; `bypass`: not looked for",
     "retry-after": "In whole seconds",
     "retry-after-ms": "In milliseconds",
     "request-id": "The same, as Anthropic's clients know it",

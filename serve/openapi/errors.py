@@ -35,7 +35,8 @@ DESCRIPTIONS: Mapping[Kind, str] = {
     Unavailable: "Nothing can answer at the moment; try again later",
     UpstreamTimeout: "The model did not answer in time",
 }
-ALWAYS: tuple[Kind, ...] = (Unauthenticated, Unavailable)
+ALWAYS: tuple[Kind, ...] = (InvalidRequest, Unauthenticated, Unavailable)
+"""Of an address that takes a key. It is invalid where a header of ours holds what it cannot, such as a time to live."""
 READING: tuple[Kind, ...] = (InvalidRequest, BodyTooLarge, UnsupportedMedia)
 """Of an address that reads a body."""
 CALLING: tuple[Kind, ...] = (*ALWAYS, *READING, ModelNotFound, RateLimited, UpstreamError, UpstreamTimeout)

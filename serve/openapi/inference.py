@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from serve.cache.wishes import OUTCOME, TTL, WISHES
 from serve.checks import CHAT_CHECKS, COMPLETION_CHECKS, EMBEDDING_CHECKS, RERANK_CHECKS, TOKENS_MAX, Schema
 from serve.ignored import IGNORED
 from serve.openapi import words
@@ -34,7 +35,7 @@ from serve.validation import INPUTS_MAX, MESSAGES_MAX, ROLES
 
 CALL_HEADERS = (
     *OWN_HEADERS,
-    *("x-objecta-model", "x-objecta-upstream", "x-objecta-attempts"),
+    *("x-objecta-model", "x-objecta-upstream", "x-objecta-attempts", "x-objecta-cost", OUTCOME.decode()),
     *(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
 )
 MODEL: Schema = {"type": "string", "minLength": 1, "description": "A model's or an agent's id, of `/v1/models`"}
@@ -195,6 +196,10 @@ def _call(name: str, tag: str, summary: str, request: str, answer: str, example:
     content: Object = {JSON: {"schema": ref(answer)}}
     if more.pop("streams", False):
         content[EVENTS] = {"schema": said(STRING, "Lines `data: {…}`, each a chunk; the last is `data: [DONE]`")}
+    caching = in_header(
+        OUTCOME.decode(), "Whether the answer may be a stored one", one_of([*map(bytes.decode, WISHES)])
+    )
+    ttl = in_header(TTL.decode(), "For how many seconds the answer is kept", {"type": "integer", "minimum": 1})
     off = in_header("x-objecta-fallbacks", "`off`: no other model may answer in place of the one asked for", STRING)
     success = answers("The model's answer", content, CALL_HEADERS)
     return {
@@ -202,7 +207,7 @@ def _call(name: str, tag: str, summary: str, request: str, answer: str, example:
             "operationId": name,
             "tags": [tag],
             "summary": summary,
-            "parameters": [off],
+            "parameters": [off, caching, ttl],
             "requestBody": takes(ref(request), example),
             "responses": {"200": success, **refusals(*CALLING, *AGENTS)},
             **more,

@@ -222,37 +222,55 @@ Fuzz = Callable[..., Awaitable[int]]
 
 
 def aimed(document: dict[str, Any], known: Known, doomed: Known) -> dict[str, Any]:
-    """The description with values that are there beside those that could be, so that cases get past the first look-up.
+    """The description with values that there are in place of all that could be, so that cases get past a look-up.
 
-    ``known`` by the name of a parameter or field; ``doomed`` likewise, for operations that delete.
+    ``known`` by the name of a parameter or field, or by schema and field (``ChatRequest.model``); ``doomed`` likewise,
+    for operations that delete. Only what is sent is changed. What is negated still leaves the values that are known.
     """
     found: dict[str, Any] = json.loads(json.dumps(document))
+    schemas = found["components"]["schemas"]
+    sent: set[str] = set()
     for path in found["paths"].values():
         shared = path.pop("parameters", [])
         for method in METHODS & path.keys():
             given = json.loads(json.dumps([*shared, *path[method].get("parameters", [])]))
             for parameter in given:
                 values = (doomed if method == "delete" else {}).get(parameter["name"], known.get(parameter["name"]))
-                parameter["schema"] = among(values, parameter["schema"])
+                if values:
+                    parameter["schema"] = {"enum": [value for value in values if value is not None] + ["none-such"]}
             path[method]["parameters"] = given
-    _aim(found["components"]["schemas"], known)
+            _collect(path[method].get("requestBody"), schemas, sent)
+    for name in sent:
+        _aim(schemas[name], known, name)
     return found
 
 
-def _aim(node: Any, known: Known) -> None:
+def _collect(node: Any, schemas: dict[str, Any], sent: set[str]) -> None:
+    """The names of all schemas that a node refers to."""
+    if isinstance(node, dict):
+        name = str(node.get("$ref", "")).rpartition("/")[2]
+        if name and name not in sent:
+            sent.add(name)
+            _collect(schemas[name], schemas, sent)
+        for below in node.values():
+            _collect(below, schemas, sent)
+    elif isinstance(node, list):
+        for below in node:
+            _collect(below, schemas, sent)
+
+
+def _aim(node: Any, known: Known, schema: str) -> None:
     if isinstance(node, dict):
         fields = node.get("properties")
         for name in fields if isinstance(fields, dict) else ():
-            fields[name] = among(known.get(name), fields[name])
+            values = known.get(f"{schema}.{name}", known.get(name))
+            if values:
+                fields[name] = {"enum": list(values)}
         for below in node.values():
-            _aim(below, known)
+            _aim(below, known, schema)
     elif isinstance(node, list):
         for below in node:
-            _aim(below, known)
-
-
-def among(values: Sequence[Any] | None, schema: Any) -> Any:
-    return {"anyOf": [{"enum": list(values)}, schema]} if values else schema
+            _aim(below, known, schema)
 
 
 @pytest.fixture
@@ -262,32 +280,27 @@ def aim() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def fuzz(tmp_path: Path) -> Fuzz:
-    """``fuzz(name, document, url, key, share)`` runs schemathesis over a description; how many cases it ran.
+    """``fuzz(name, document, url, key, share, few)`` runs schemathesis over a description; how many cases it ran.
 
-    Of ``FUZZ_CASES`` at least ``share``; without that, as many as fit into a minute of CI.
+    Of ``FUZZ_CASES`` at least ``share``; without that ``few`` for an operation, so that all fit into a minute of CI.
+    Some case of each operation in ``accepted`` must have been accepted.
     """
 
-    async def run(name: str, document: dict[str, Any], url: str, key: str, share: float, few: int) -> int:
+    async def run(
+        name: str, document: dict[str, Any], url: str, key: str, share: float, few: int, accepted: Sequence[str] = ()
+    ) -> int:
         operations = sum(len(METHODS & path.keys()) for path in document["paths"].values())
         wanted = int(os.environ.get("FUZZ_CASES", "0"))
         each = math.ceil(wanted * share / operations) if wanted else few
         source, report = tmp_path / f"{name}.json", tmp_path / f"{name}-report.json"
         source.write_text(json.dumps(document))
-        command = [
-            "run",
-            source,
-            "--url",
-            url,
-            "--header",
-            f"authorization: Bearer {key}",
-            "--checks",
-            ",".join(CHECKS),
-        ]
-        command += ["--max-examples", str(each), "--seed", str(SEED), "--generation-database", "none", "--no-color"]
-        command += ["--phases", "examples,coverage,fuzzing" if wanted else "examples,fuzzing", "--continue-on-failure"]
-        command += ["--suppress-health-check", "all", "--warnings", "off", "--no-shrink", "--request-timeout", "60"]
+        phases = "examples,coverage,fuzzing" if wanted else "examples,fuzzing"
+        command = ["run", str(source), "--url", url, "--header", f"authorization: Bearer {key}"]
+        command += ["--checks", ",".join(CHECKS), "--max-examples", str(each), "--seed", str(SEED), "--phases", phases]
+        command += ["--generation-database", "none", "--no-color", "--continue-on-failure", "--no-shrink"]
+        command += ["--suppress-health-check", "all", "--warnings", "off", "--request-timeout", "60"]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "schemathesis.cli", *map(str, command), "--report-json-path", str(report)),
+            *(sys.executable, "-m", "schemathesis.cli", *command, "--report-json-path", str(report)),
             cwd=tmp_path,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -298,12 +311,14 @@ def fuzz(tmp_path: Path) -> Fuzz:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        text = output.decode(errors="replace")
-        assert process.returncode == 0, text
+        assert process.returncode == 0, output.decode(errors="replace")
         told = json.loads(report.read_text())
         cases = told["test_cases"]["generated"]
         assert told["operations"]["tested"] == operations
         assert cases >= wanted * share
+        # Cases that are all refused would prove little.
+        for operation in accepted:
+            assert sum(phase["accepted"] for phase in told["valid_rates"][operation].values()) > 0, operation
         sys.stdout.write(f"fuzz: {name}: {cases} cases over {operations} operations\n")
         return cases
 

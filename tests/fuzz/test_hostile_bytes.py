@@ -1,11 +1,13 @@
 """What no description could ask for: bytes that are no text, numbers that no column holds, encodings, broken forms.
 
-Each is put into every field, query parameter and path of every operation that gateway and control plane describe.
+Each is put into every field, query parameter and path of every operation that gateway and control plane describe; in CI
+each of them gets some, in turn, so that all are tried somewhere.
 """
 
 import json
-from collections.abc import Iterator
-from typing import Any
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import httpx
 
@@ -37,6 +39,7 @@ WHOLE = {
     "UTF-32": '{"name": "é"}'.encode("utf-32"),
 }
 TYPES = ("text/plain", "application/json; charset=utf-16", "application/xml", "multipart/form-data", "a/b/c;;", "")
+T = TypeVar("T")
 TEXTS = (
     "%00",
     "%ff%fe",
@@ -50,7 +53,19 @@ TEXTS = (
     "%F0%9F%98%80",
     "x" * 3_000,
 )
+HEADERS = {
+    "x-objecta-cache": b"\xff",
+    "x-objecta-cache-ttl": b"9" * 5_000,
+    "x-objecta-fallbacks": b"\xe9",
+    "x-objecta-principal": b"e30=",
+    "x-request-id": b"\xff" * 200,
+    "content-length": b"0",
+    "range": b"bytes=9-1,-",
+    "idempotency-key": b"\xc3\x28",
+    "accept": b"\xff",
+}
 MARK = "@@"
+ALL = "FUZZ_CASES" in os.environ
 MODELS = {"/v1/embeddings": {"model": "embedder"}, "/v1/rerank": {"model": "ranker"}}
 
 
@@ -60,6 +75,11 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
             if method in entry:
                 given = [*entry.get("parameters", ()), *entry[method].get("parameters", ())]
                 yield path, method, entry[method], given
+
+
+def some(things: Sequence[T], turn: int, count: int = 3) -> list[T]:
+    """``count`` of them, others with each turn; at length all."""
+    return list(things) if ALL else [things[(turn * count + number) % len(things)] for number in range(count)]
 
 
 def sample(schema: dict[str, Any], document: dict[str, Any]) -> Any:
@@ -99,9 +119,9 @@ def bodies(operation: dict[str, Any], document: dict[str, Any], there: dict[str,
         "an unknown key that is a lone surrogate",
         json.dumps({**base, MARK: 1}).encode().replace(MARK.encode(), b"\\ud800"),
     )
-    for field in named["properties"]:
+    for turn, field in enumerate(named["properties"]):
         text = json.dumps({**base, field: MARK}).encode()
-        for why, literal in LITERALS.items():
+        for why, literal in some([*LITERALS.items()], turn):
             yield f"{field}: {why}", text.replace(f'"{MARK}"'.encode(), literal)
 
 
@@ -125,7 +145,7 @@ class Judge:
 
 async def judged(http: httpx.AsyncClient, document: dict[str, Any], known: dict[str, Any]) -> int:
     judge = Judge(http)
-    for path, method, operation, given in operations(document):
+    for turn, (path, method, operation, given) in enumerate(operations(document)):
         there = {**known, **MODELS.get(path, {})}
         ids = {parameter["name"]: there.get(parameter["name"], "x") for parameter in given if parameter["in"] == "path"}
         plain = path.format(**ids)
@@ -133,9 +153,11 @@ async def judged(http: httpx.AsyncClient, document: dict[str, Any], known: dict[
             for why, body in bodies(operation, document, there):
                 sent = {"content": body, "headers": {"content-type": "application/json"}}
                 await judge.ask(why, method, plain, operation, **sent)
-            for kind in TYPES:
+            for kind in some(TYPES, turn, 2):
                 await judge.ask(kind, method, plain, operation, content=b"{}", headers={"content-type": kind})
-        for text in TEXTS:
+        for name, value in HEADERS.items():
+            await judge.ask(name, method, plain, operation, headers={name: value})
+        for text in some(TEXTS, turn):
             names = [parameter["name"] for parameter in given if parameter["in"] == "query"]
             query = "&".join(f"{name}={text}" for name in names) or f"x={text}"
             await judge.ask("query", method, f"{plain}?{query}&{query}", operation)
@@ -151,7 +173,7 @@ async def test_the_gateway_refuses_hostile_bytes_as_described(world: Any) -> Non
     response = (await world.caller.post("/v1/responses", json={"model": "talker", "input": "hi"})).json()
     known = {"model": "talker", "conversation_id": conversation["id"], "response_id": response["id"]}
     described = (await world.caller.get("/openapi.json")).json()
-    assert await judged(world.caller, described, known) > 1_000
+    assert await judged(world.caller, described, known) > 300
 
 
 async def test_the_control_plane_refuses_hostile_bytes_as_described(world: Any) -> None:
@@ -171,4 +193,4 @@ async def test_the_control_plane_refuses_hostile_bytes_as_described(world: Any) 
         "path": str(world.documents),
     }
     described = (await world.operator.get("/openapi.json")).json()
-    assert await judged(world.operator, described, known) > 1_000
+    assert await judged(world.operator, described, known) > 300
