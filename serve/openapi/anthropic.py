@@ -28,6 +28,7 @@ from serve.openapi.parts import (
     answers,
     array,
     bounded,
+    events,
     gives,
     nullable,
     one_of,
@@ -148,8 +149,8 @@ def schemas() -> Object:
 
 def paths() -> Object:
     """Both addresses."""
-    events = said(STRING, "Events from `message_start` to `message_stop`, or one `error`")
-    content: Object = {JSON: {"schema": ref("Message")}, EVENTS: {"schema": events}}
+    stream = events("From `message_start` to `message_stop`, or one `error`, under their names")
+    content: Object = {JSON: {"schema": ref("Message")}, EVENTS: stream}
     refused = refusals(*CALLING, *AGENTS, wire=ANTHROPIC)
     prompt: Object = {"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "Name a river."}]}
     return {

@@ -21,6 +21,7 @@ from serve.openapi.parts import (
     Object,
     answers,
     array,
+    events,
     in_header,
     nullable,
     one_of,
@@ -195,7 +196,7 @@ def _answers() -> Object:
 def _call(name: str, tag: str, summary: str, request: str, answer: str, example: Object, **more: Any) -> Object:
     content: Object = {JSON: {"schema": ref(answer)}}
     if more.pop("streams", False):
-        content[EVENTS] = {"schema": said(STRING, "Lines `data: {…}`, each a chunk; the last is `data: [DONE]`")}
+        content[EVENTS] = events("Each holds a chunk; the data of the last one is `[DONE]`")
     caching = in_header(
         OUTCOME.decode(), "Whether the answer may be a stored one", one_of([*map(bytes.decode, WISHES)])
     )

@@ -106,6 +106,11 @@ def takes(schema: Object, example: Object | None = None, *, kind: str = JSON, re
     return {"required": required, "content": {kind: content}}
 
 
+def events(description: str) -> Object:
+    """A stream of server-sent events; the schema is that of each of them."""
+    return {"schema": record({"event": STRING, "data": said(STRING, "JSON")}, ("data",), description=description)}
+
+
 def answers(description: str, content: Mapping[str, Object], headers: Sequence[str] = ()) -> Object:
     """A successful answer; ``content`` by media type."""
     named = {name: {"$ref": f"#/components/headers/{name}"} for name in ("x-request-id", *headers)}

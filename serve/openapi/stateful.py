@@ -17,6 +17,7 @@ from serve.openapi.parts import (
     array,
     bounded,
     deleted,
+    events,
     gives,
     in_path,
     in_query,
@@ -191,8 +192,8 @@ def _sent(operation: Object, request: str, example: Object, *, required: bool = 
 
 
 def _creation() -> Object:
-    events = said(STRING, "Typed events, from `response.created` to `response.completed`, `.failed` or `.incomplete`")
-    content: Object = {JSON: {"schema": ref("Response")}, EVENTS: {"schema": events}}
+    stream = events("From `response.created` to `response.completed`, `.failed` or `.incomplete`, under their names")
+    content: Object = {JSON: {"schema": ref("Response")}, EVENTS: stream}
     return {
         "operationId": "createResponse",
         "tags": ["responses"],
