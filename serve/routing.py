@@ -210,7 +210,7 @@ def prepared(endpoint: Endpoint, target: Target, body: Body, raw: bytes) -> tupl
     if not upstream.internal:
         refuse_unknown(body, endpoint.known)
     elif not upstream.own:
-        refuse_ignored(body)
+        refuse_ignored(endpoint.path, endpoint.known, body)
     window = target.context_window
     for name in ("max_completion_tokens", "max_tokens"):
         if window is not None and (body.get(name) or 0) > window:

@@ -15,7 +15,7 @@ from serve.agents.request import ChatRequest as AgentRequest
 from serve.embedder import EmbeddingsRequest
 from serve.hosted.parameters import FIELDS, NEUTRAL, TOOL_OPTIONS, TOOLS, TRANSLATED
 from serve.hosted.parameters import LABELS as HOSTED_LABELS
-from serve.ignored import IGNORED, LABELS, refuse_ignored
+from serve.ignored import EXTRAS, IGNORED, INSIDE, LABELS, refuse_ignored
 from serve.reranker import RerankRequest
 from serve.routing import ENDPOINTS
 
@@ -28,6 +28,8 @@ OTHER_ROWS = re.findall(r"^\| `(/v1/\w+)` \| `(\w+)` \| (.+?) \| (.+?) \|$", PAG
 REPLACED_BY_TOOLS = frozenset({"functions", "function_call"})
 # The gateway's own to honour: an engine does not hear of it.
 GATEWAY = frozenset({"service_tier"})
+# vLLM has them for its routes that only render a prompt.
+RENDERING = frozenset({"mm_payload", "return_mm_kwargs", "return_token_offsets"})
 ASKING: dict[str, Any] = {
     "n": 2,
     "logprobs": True,
@@ -109,6 +111,9 @@ def test_what_is_given_to_an_engine_is_a_field_of_vllm_s_request(path: str, plac
     assert given - fields == set()
     # vLLM declares a suffix and refuses it; whatever else is refused here is nothing that it could honour.
     assert ENDPOINTS[path].known & set(IGNORED) & fields <= {"suffix"}
+    own = {name for name in fields if not name.startswith("_")} - ENDPOINTS[path].known
+    assert own - INSIDE - RENDERING == EXTRAS[path]
+    assert not INSIDE & (EXTRAS[path] | ENDPOINTS[path].known)
 
 
 def test_labels_are_the_same_for_every_upstream() -> None:
@@ -118,11 +123,19 @@ def test_labels_are_the_same_for_every_upstream() -> None:
 
 @pytest.mark.parametrize("name", IGNORED)
 def test_neutral_values_and_no_others_pass_to_an_engine(name: str) -> None:
+    path = next(path for path in (CHAT, COMPLETIONS) if name in ENDPOINTS[path].known)
     for value in (None, *IGNORED[name]):
-        refuse_ignored({name: value})
+        refuse_ignored(path, ENDPOINTS[path].known, {name: value})
     with pytest.raises(InvalidRequest) as refused:
-        refuse_ignored({name: "other"})
+        refuse_ignored(path, ENDPOINTS[path].known, {name: "other"})
     assert refused.value.param == name
+
+
+def test_the_page_names_vllm_s_own_parameters() -> None:
+    (told,) = re.findall(r"vLLM's own parameters are (.*?)\. Of", " ".join(PAGE.split()))
+    chat, completions = (re.findall(r"`(\w+)`", part) for part in told.split("for `/v1/completions`"))
+    assert set(chat) == EXTRAS[CHAT]
+    assert set(completions) == EXTRAS[COMPLETIONS] - EXTRAS[CHAT]
 
 
 def test_the_table_of_the_other_endpoints_names_every_parameter() -> None:
