@@ -12,6 +12,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.tracers.langchain import wait_for_all_tracers
 from pydantic import SecretStr
 
+from models.channels import UPSTREAM_KEY_HEADER
 from models.doubles.scripted_engine import Script, ScriptedEngine
 from serve.asgi import Receive, Scope, Send, send_json
 from serve.hosted.classes import ModelClass
@@ -147,6 +148,11 @@ async def test_a_class_that_would_fetch_an_image_itself_gets_no_address(bare: An
     parts = [{"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}]
     error = await (await bare("Parrot")).refused(parts)
     assert error.param == "messages[0].content[0].image_url.url"
+
+
+async def test_a_class_that_has_no_place_for_an_organisations_key_says_so(bare: Any) -> None:
+    error = await (await bare("Parrot")).refused(extra_headers={UPSTREAM_KEY_HEADER: "sk-of-an-organisation"})
+    assert (error.status_code, error.code) == (403, "upstream_credential_unusable")
 
 
 async def test_a_class_that_does_not_say_why_it_stopped_was_cut_off(bare: Any) -> None:

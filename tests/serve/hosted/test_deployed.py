@@ -6,15 +6,17 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.config import HostedUpstream, PlatformConfig
+from deployments.control_plane import control_plane_config
 from deployments.hosted import ENVIRONMENT, HostedReplica, application
 from deployments.platform import serve_schema
 from deployments.sections import gateway_config, hosted_config
 from models.catalogue import SHIPPED_CATALOGUE, CatalogueEntry
 from models.channels import CLUSTER_SECRET_HEADER
+from models.credentials import address, allowed
 
 KEY = "sk-ant-very-secret"
 PRICE = {"since": "2026-01-01", "prompt_micro": 1, "cached_micro": 1, "completion_micro": 1}
@@ -128,11 +130,80 @@ def test_the_deployment_shuts_every_tracer_and_log_of_requests() -> None:
         ({"dialect": "openai", "base_url": None}, "needs a base_url"),
         ({"dialect": "cohere"}, "dialect"),
         ({"modelclass": "x"}, "Extra inputs"),
+        ({"headers": {"x-team": "a"}}, "belong to the dialect 'openai'"),
+        ({"base_urls": ["https://eu.api.anthropic.com"]}, "belong to the dialect 'openai'"),
     ],
 )
 def test_an_upstream_that_does_not_say_what_its_dialect_needs_is_refused(changes: Any, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         HostedUpstream.model_validate({**ANTHROPIC, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"headers": {"authorization": "Bearer option-secret"}}, "the gateway's own"),
+        ({"headers": {"x-objecta-cluster-secret": "option-secret"}}, "the gateway's own"),
+        ({"headers": {"OpenAI-Organization": "option-secret"}}, "no lower-case header"),
+        ({"headers": {"x-team": "option-secret\r\nhost: evil"}}, "printable ASCII"),
+        ({"base_urls": ["eu.api.openai.com"]}, "must be an http"),
+        ({"base_url": "https://user:option-secret@api.openai.com"}, "must be an http"),
+    ],
+)
+def test_what_cannot_be_sent_to_a_provider_is_refused_without_being_shown(changes: Any, why: str) -> None:
+    with pytest.raises(ValidationError, match=why) as caught:
+        HostedUpstream.model_validate({**OPENAI, **changes})
+    assert "option-secret" not in str(caught.value)
+
+
+def test_who_may_use_the_platforms_account_and_where_credentials_are_opened(written: PlatformConfig) -> None:
+    router = {
+        "name": "openai",
+        "base_url": "https://Router.huggingface.co/v1/",
+        "headers": {"x-hf-bill-to": "acme"},
+        "base_urls": ["https://*.openai.azure.com"],
+    }
+    key = "ab" * 32
+    for changes, shared in (({}, False), ({"api_key": "hf_key"}, True), ({"needs_credential": False}, True)):
+        upstreams = (HostedUpstream.model_validate({**router, **changes}), *written.upstreams[:1])
+        config = written.model_copy(update={"upstreams": upstreams, "credential_key": SecretStr(key)})
+        routes = {route.entry.id: route.upstream for route in gateway_config(config).routes}
+        gpt, claude = routes["gpt"], routes["claude"]
+        assert (gpt.hosted, gpt.shared, gpt.base_url) == (True, shared, "https://router.huggingface.co")
+        assert gpt.headers["x-hf-bill-to"].get_secret_value() == "acme"
+        assert (claude.hosted, claude.shared) == (True, True)
+        section = control_plane_config(config)
+        offered = {one.name: one.base_urls for one in section.upstreams}
+        assert offered == {"openai": ("https://*.openai.azure.com",), "anthropic": ()}
+        assert section.credential_key is not None
+        assert section.credential_key.get_secret_value() == key
+        for shown in (repr(config), repr(section), repr(gateway_config(config))):
+            assert key not in shown
+        assert key not in gateway_config(config).model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("url", "is_allowed"),
+    [
+        ("https://acme.openai.azure.com", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("https://acme.evil.example", False),
+        ("http://acme.openai.azure.com", False),
+        ("https://acme.openai.azure.com:8443", False),
+        ("https://acme.openai.azure.com/other", False),
+        ("https://a.b.openai.azure.com", False),
+        ("https://*.openai.azure.com", False),
+        ("https://openai.azure.com", False),
+        ("https://evil.example#.openai.azure.com", None),
+    ],
+)
+def test_an_address_is_allowed_as_a_whole_or_with_one_label_for_a_star(url: str, is_allowed: bool | None) -> None:
+    patterns = ("https://*.openai.azure.com", "https://eu.api.openai.com")
+    if is_allowed is None:
+        with pytest.raises(ValueError, match="must be an http"):
+            address(url)
+    else:
+        assert allowed(address(url), patterns) is is_allowed
 
 
 def test_a_name_at_a_provider_is_for_hosted_models_only() -> None:
