@@ -82,6 +82,7 @@ async def test_the_engine_is_asked_in_chat_s_words(client: Any, speaker: Any) ->
         "safety_identifier": "s",
         "prompt_cache_key": "k",
         "service_tier": "flex",
+        "priority": 1,
         "verbosity": "medium",
         "messages": [
             {"role": "system", "content": "Be brief."},
