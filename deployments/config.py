@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 from cluster.home import write_private
+from deployments.places import ModelPlaces
 from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue, plain_name
 from models.credentials import address
-from serve.config import Bounds, Queueing, RedisAwayPolicy
+from serve.config import Bounds, CircuitPolicy, Queueing, RedisAwayPolicy, RetryPolicy
 
 VARIABLE_PREFIX = "OBJECTA_"
 CONFIG_VARIABLE = "OBJECTA_CONFIG"
@@ -115,6 +116,9 @@ class PlatformConfig(BaseSettings):
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("smollm2-135m-instruct", "all-minilm-l6-v2")
     aliases: dict[str, str] = Field(default={}, description="Further names of served models")
     fallbacks: dict[str, tuple[str, ...]] = Field(default={}, description="Who answers when a served model cannot")
+    places: dict[str, ModelPlaces] = Field(default={}, description="Where else a served model answers")
+    retries: RetryPolicy = Field(default=RetryPolicy(), description="What an upstream may be asked for others")
+    circuit: CircuitPolicy = Field(default=CircuitPolicy(), description="When a hosted upstream is left alone")
     model_store: Path = Field(description="One folder a model, named by its id")
     knowledge_store: str = Field(description="LanceDB's root: a folder or an s3:// address")
     object_store: str = Field(description="Where uploaded files lie: a folder or an s3:// address")
@@ -159,6 +163,17 @@ class PlatformConfig(BaseSettings):
             wrong = [other for other in others if other == name or kinds.get(other) != kinds[name]]
             if wrong:
                 raise ValueError(f"fallbacks of {name!r}: not another served model of its kind: {', '.join(wrong)}")
+        return self
+
+    @model_validator(mode="after")
+    def _places_are_known(self) -> Self:
+        upstreams = {upstream.name for upstream in self.upstreams}
+        for name, places in self.places.items():
+            if name not in self.models:
+                raise ValueError(f"places: models does not name {name!r}")
+            unknown = [other.upstream for other in places.others if other.upstream not in upstreams]
+            if unknown:
+                raise ValueError(f"places of {name!r}: upstreams does not name {', '.join(unknown)}")
         return self
 
     @model_validator(mode="after")

@@ -10,9 +10,11 @@ Why the numbers
 - Health is asked every second where a death must be noticed at once (engine), every two seconds elsewhere.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from deployments.config import PlatformConfig
+from deployments.places import own_places
 from deployments.sections import APPLICATIONS, ENGINE, hosted_by
 from models import channels
 from models.catalogue import CatalogueEntry, plain_name
@@ -27,7 +29,7 @@ def serve_schema(config: PlatformConfig) -> dict[str, Any]:
 
     Source: https://docs.ray.io/en/latest/serve/production-guide/config.html
     """
-    applications = [_application(entry) for entry in config.served() if hosted_by(entry) is None]
+    ours = [entry for entry in config.served() if hosted_by(entry) is None]
     return {
         "proxy_location": "HeadOnly" if config.gateway_host == "127.0.0.1" else "EveryNode",
         "http_options": {"host": config.gateway_host, "port": config.gateway_port},
@@ -35,16 +37,18 @@ def serve_schema(config: PlatformConfig) -> dict[str, Any]:
             _schema("gateway", "/", "deployments.gateway", {}),
             _schema("retrieval", channels.RETRIEVAL_PREFIX, "deployments.retrieval", {}),
             _schema("agents", channels.AGENTS_PREFIX, "deployments.agents", {}),
-            *applications,
+            *(application for entry in ours for application in _applications(entry)),
             *(_hosted(upstream.name) for upstream in config.upstreams if upstream.dialect != "openai"),
         ],
     }
 
 
-def _application(entry: CatalogueEntry) -> dict[str, Any]:
+def _applications(entry: CatalogueEntry) -> Iterator[dict[str, Any]]:
+    """Of one model. Serve's proxy takes no ``@`` in a name, so those of further engines begin otherwise."""
     kind, prefix = APPLICATIONS.get(entry.kind, ENGINE)
-    name = f"{kind}-{plain_name(entry.id)}"
-    return _schema(name, f"{prefix}/{entry.id}", f"deployments.{kind}", {"model": entry.id})
+    for number, place in enumerate(own_places(entry), 1):
+        name = f"{kind}{number if number > 1 else ''}-{plain_name(entry.id)}"
+        yield _schema(name, f"{prefix}/{place}", f"deployments.{kind}", {"model": entry.id})
 
 
 def _hosted(name: str) -> dict[str, Any]:

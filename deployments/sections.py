@@ -1,12 +1,13 @@
 """Each constructor's own section, cut out of the one configuration; it says where an internal application lives."""
 
 from deployments.config import PlatformConfig
+from deployments.places import ModelPlaces, own_places
 from models import channels
 from models.catalogue import CatalogueEntry
 from models.credentials import address
 from serve.agents.config import AgentRuntimeConfig
 from serve.batches.config import RunnerConfig
-from serve.config import FileLimits, GatewayConfig, ModelRoute, Upstream
+from serve.config import FileLimits, GatewayConfig, ModelRoute, Place, Upstream
 from serve.hosted.config import HostedConfig
 
 ENGINE = ("engine", channels.ENGINE_PREFIX)
@@ -27,11 +28,10 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
         spool_folder=config.home / "spool",
         object_store=config.object_store,
         files=FileLimits(bytes_max=config.file_bytes_max),
-        routes=tuple(
-            ModelRoute(entry=entry, upstream=_upstream(config, entry), fallbacks=config.fallbacks.get(entry.id, ()))
-            for entry in config.served()
-        ),
+        routes=tuple(_route(config, entry) for entry in config.served()),
         aliases=config.aliases,
+        retries=config.retries,
+        circuit=config.circuit,
         agents=agents,
         bounds=config.call_bounds,
         byok_price_percent=config.byok_price_percent,
@@ -40,12 +40,35 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
     )
 
 
-def _upstream(config: PlatformConfig, entry: CatalogueEntry) -> Upstream:
+def _route(config: PlatformConfig, entry: CatalogueEntry) -> ModelRoute:
+    own, *more = _upstreams(config, entry)
+    told = config.places.get(entry.id, ModelPlaces())
+    others = [Place(upstream=upstream) for upstream in more]
+    for other in told.others:
+        upstream = _hosted(config, entry, other.upstream)
+        others.append(Place(upstream=upstream, upstream_model=other.model, weight=other.weight))
+    engines = entry.kind == "chat" and all(one.internal and not one.own for one in (own, *(o.upstream for o in others)))
+    return ModelRoute(
+        entry=entry,
+        upstream=own,
+        fallbacks=config.fallbacks.get(entry.id, ()),
+        others=tuple(others),
+        choose=told.choose or ("prefix" if engines else "latency"),
+    )
+
+
+def _upstreams(config: PlatformConfig, entry: CatalogueEntry) -> list[Upstream]:
+    """Of the model itself: the provider's, or each of its own engines."""
     name = hosted_by(entry)
-    if name is None:
-        _, prefix = APPLICATIONS.get(entry.kind, ENGINE)
-        base_url = f"{config.gateway_url}{prefix}/{entry.id}"
-        return Upstream(name=entry.id, base_url=base_url, internal=True, concurrency=places(config, entry))
+    if name is not None:
+        return [_hosted(config, entry, name)]
+    _, prefix = APPLICATIONS.get(entry.kind, ENGINE)
+    root, many = config.gateway_url + prefix, places(config, entry)
+    names = own_places(entry)
+    return [Upstream(name=one, base_url=f"{root}/{one}", internal=True, concurrency=many) for one in names]
+
+
+def _hosted(config: PlatformConfig, entry: CatalogueEntry, name: str) -> Upstream:
     hosted = next((hosted for hosted in config.upstreams if hosted.name == name), None)
     if hosted is None:
         raise ValueError(f"model {entry.id!r} is hosted by {name!r}, which upstreams does not name")

@@ -70,12 +70,16 @@ class Hardware(_Frozen):
 
 
 class Scaling(_Frozen):
-    """Replicas and when to add one."""
+    """Replicas and when to add one.
+
+    ``apart``: so many engines, each with its own address and its own replicas, so that callers can choose between them.
+    """
 
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(default=1, ge=1)
     target_ongoing_requests: int = Field(default=16, ge=1)
     max_ongoing_requests: int = Field(default=64, ge=1)
+    apart: int = Field(default=1, ge=1, le=64)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Scaling":
@@ -118,6 +122,14 @@ class CatalogueEntry(_Frozen):
     def _named_where_hosted(self) -> "CatalogueEntry":
         if self.upstream_model is not None and not any(source.scheme == "hosted" for source in self.sources):
             raise ValueError("upstream_model is the name of a hosted model; no source of this one is hosted")
+        return self
+
+    @model_validator(mode="after")
+    def _apart_are_engines(self) -> "CatalogueEntry":
+        if self.scaling.apart > 1 and (
+            self.kind != "chat" or any(source.scheme == "hosted" for source in self.sources)
+        ):
+            raise ValueError("scaling.apart is for chat models that engines of the platform answer for")
         return self
 
     def price_at(self, when: datetime | None = None) -> Price:

@@ -98,7 +98,7 @@ async def in_turn(call: Call, plan: Sequence[Attempt], run: Run, send: Send) -> 
         elif not retries.withdraw():
             continue
         number += 1
-        if attempt is not plan[0]:
+        if number > 1 or attempt is not plan[0]:
             call.attempt(number, attempt.target, len(attempt.raw))
         try:
             await _measured(attempt, run, send)

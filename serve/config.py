@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from models.catalogue import CatalogueEntry
 from serve.cache.config import CacheConfig, ModelCache
@@ -55,6 +55,14 @@ class ModelRoute(_Frozen):
     others: tuple[Place, ...] = ()
     cache: ModelCache | None = Field(default=None, description="Its answers are kept without being asked")
     choose: Literal["latency", "prefix"] = "latency"
+
+    @model_validator(mode="after")
+    def _places_differ(self) -> Self:
+        named = [(self.upstream.name, self.entry.upstream_model)]
+        named += [(place.upstream.name, place.upstream_model or self.entry.upstream_model) for place in self.others]
+        if len(set(named)) < len(named):
+            raise ValueError(f"places of {self.entry.id!r}: one is named twice")
+        return self
 
 
 class RetryPolicy(_Frozen):

@@ -86,6 +86,7 @@ async def test_where_one_place_fails_the_other_answers_before_a_fallback_does(pl
     assert [answer.headers["x-objecta-model"] for answer in answers] == ["gpt"] * 6
     tried = sum(int(answer.headers["x-objecta-attempts"]) for answer in answers)
     assert tried == len(here.east.requests) + len(here.west.requests) > 6
+    assert {event.upstream for event in await here.stage.events(6)} == {"west"}
     assert here.spare.requests == []
 
 
