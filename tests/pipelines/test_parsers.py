@@ -117,7 +117,7 @@ def zipped() -> bytes:
     [
         ("photo.md", b"\x89PNG\r\n\x1a\n" + bytes(100), "unsupported"),
         ("report.pdf", zipped(), "unsupported"),
-        ("log.txt", gzip.compress(b"words"), "unsupported"),
+        ("log.txt", gzip.compress(b"words", mtime=0), "unsupported"),
         ("notes.txt", b"words\x00more", "unsupported"),
         ("noise.md", bytes(range(128, 256)) * 4, "unsupported"),
         ("half.txt", codecs.BOM_UTF16_LE + b"abc", "unsupported"),
