@@ -1,4 +1,4 @@
-"""A gateway without Ray, before vLLM's own server or the scripted upstream, and batch lines sent as a job sends them."""
+"""A gateway without Ray, before vLLM's own server or the scripted upstream; batch lines sent as a job sends them."""
 
 import asyncio
 import contextlib
