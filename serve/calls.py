@@ -10,7 +10,6 @@
 import asyncio
 from collections.abc import Sequence
 
-from models.channels import PRINCIPAL_HEADER, REQUEST_ID_HEADER
 from models.errors import PlatformError, RateHeaders
 from models.usage import CallKind
 from serve.admission import Admission
@@ -19,23 +18,19 @@ from serve.attempts import Attempt, attempts, in_turn, own_places
 from serve.bounding import bounded, dearest
 from serve.cache.cache import ResponseCache
 from serve.cache.hits import hit_of
-from serve.callers import REQUEST_ID, Caller, Identify
+from serve.callers import Caller, Identify
 from serve.claims import claim
 from serve.config import GatewayConfig
 from serve.credentials import Credentials
-from serve.hangup import HangUp
+from serve.exchange import Exchange, Exchanges, answer_headers
 from serve.metering import Meter
 from serve.metrics import Metrics
 from serve.privacy.guard import Guarded, Privacy
 from serve.queueing_tiers import naming, turn_of, weighed
 from serve.queueing_upstreams import queues, yielding
 from serve.records import CLIENT_GONE_STATUS, Call
-from serve.relay import HeaderList, Patience, StreamRelay, relay_whole
 from serve.routing import Endpoint, Routes, Target
 from serve.validation import Body, model_of, parse_body
-
-EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
-API_VERSION = b"2020-10-01"
 
 
 class Calls:
@@ -61,23 +56,40 @@ class Calls:
         self._metrics = metrics
         self._privacy = privacy
         self._credentials = credentials
+        self._exchanges = Exchanges(config, metrics)
         self._queues = queues(config, metrics)
         self._cache = cache
-        self.closing = False
+
+    @property
+    def closing(self) -> bool:
+        """Whether the replica stops."""
+        return self._exchanges.closing
+
+    @closing.setter
+    def closing(self, value: bool) -> None:
+        self._exchanges.closing = value
 
     async def answer(self, endpoint: Endpoint, request: str, scope: Scope, receive: Receive, send: Send) -> None:
         """One call. Raises what the client is to be told where nothing was sent yet; ClientDisconnected."""
         caller = await self.caller(request, scope)
         raw = await read_body(receive, scope, self._config.body_bytes_max)
-        await self.run(caller, endpoint, parse_body(scope, raw), raw, receive, send)
+        await self.run(caller, endpoint, parse_body(scope, raw), raw, receive, send, scope)
 
     async def run(
-        self, caller: Caller, endpoint: Endpoint, body: Body, raw: bytes, receive: Receive, send: Send
+        self,
+        caller: Caller,
+        endpoint: Endpoint,
+        body: Body,
+        raw: bytes,
+        receive: Receive,
+        send: Send,
+        scope: Scope | None = None,
     ) -> None:
         """One call of ``endpoint``, from here or from another wire's translation of its request.
 
         ``raw`` is ``body`` as JSON; ``receive`` is asked only whether the client has left; ``send`` gets the endpoint's
-        own answer as ASGI messages. Raises like ``answer``.
+        own answer as ASGI messages. ``scope``: the client reads that answer as it is, and may be told that what it has
+        read of a stream is replaced. Raises like ``answer``.
         """
         model = model_of(body)
         endpoint.check(body)
@@ -88,12 +100,13 @@ class Calls:
         if self._credentials is not None:
             chain = await self._credentials.bound(caller.principal, chain)
         if caller.principal.guards is None:
-            await self._call(caller, endpoint, chain, body, raw, receive, send)
+            await self._call(caller, endpoint, chain, body, raw, receive, send, scope)
             return
         asked = Guarded(caller.principal, caller.request_id, caller.parent, endpoint.path, chain, body, raw)
 
         async def make(body: Body, raw: bytes, send: Send) -> None:
-            await self._call(caller, endpoint, chain, body, raw, receive, send)
+            # What is restored in an answer cannot be taken back.
+            await self._call(caller, endpoint, chain, body, raw, receive, send, None)
 
         await self._privacy.run(asked, make, send)
 
@@ -106,6 +119,7 @@ class Calls:
         raw: bytes,
         receive: Receive,
         send: Send,
+        scope: Scope | None,
     ) -> None:
         """One call whose request is right, and what may be sent: from the cache, or by an upstream."""
         kind = endpoint.kind if chain[0].entry else "agent"
@@ -116,9 +130,9 @@ class Calls:
         if caller.cache is not None or self._cache.models:
             lookup = await self._cache.look(who.organisation_id, caller.cache, endpoint, chain[0], body, send)
         if lookup is None:
-            await self._asked(caller, endpoint, kind, chain, body, raw, receive, send)
+            await self._asked(caller, endpoint, kind, chain, body, raw, receive, send, scope)
         elif lookup.stored is None:
-            call = await self._asked(caller, endpoint, kind, chain, body, raw, receive, lookup.send)
+            call = await self._asked(caller, endpoint, kind, chain, body, raw, receive, lookup.send, scope)
             self._cache.keep(lookup, call, chain[0])
         else:
             life = (who, caller.request_id, caller.parent, caller.started)
@@ -135,6 +149,7 @@ class Calls:
         raw: bytes,
         receive: Receive,
         send: Send,
+        scope: Scope | None,
     ) -> Call:
         """One call that an upstream answers; its record."""
         model, inner = model_of(body), caller.parent is not None
@@ -161,8 +176,12 @@ class Calls:
             started=caller.started,
             own_key=first.target.own_key is not None,
         )
+        if call.streamed:
+            call.stance = chain[0].policy.stance(scope, inner=inner)
         if caller.principal.limited:
             asked, price = dearest(kind, body, plan, self._config.bounds)
+            if call.stance is not None:
+                asked = asked.again(call.stance.times)
             call.claim = claim(caller.principal, asked, price, call.started_at_ms, inner=inner)
         if self._queues:
             call.turn = weighed(turn, kind, body, call.body_bytes, call.context_window, self._config.bounds)
@@ -204,75 +223,30 @@ class Calls:
         """A call that one target alone can answer has nobody to choose."""
         if len(plan) == 1:
             plan[0].target.upstream.retries.calls += 1
-            await self._run(call, plan[0], path, limits, receive, send)
+            await self._let_through(call, plan[0], plan, path, limits, receive, send)
             return
-        await in_turn(call, plan, lambda attempt, to: self._run(call, attempt, path, limits, receive, to), send)
+        await in_turn(
+            call, plan, lambda attempt, to: self._let_through(call, attempt, plan, path, limits, receive, to), send
+        )
 
-    async def _run(
-        self, call: Call, attempt: Attempt, path: str, limits: RateHeaders, receive: Receive, send: Send
+    async def _let_through(
+        self,
+        call: Call,
+        attempt: Attempt,
+        plan: Sequence[Attempt],
+        path: str,
+        limits: RateHeaders,
+        receive: Receive,
+        send: Send,
     ) -> None:
         """One attempt, as soon as its upstream has a place for it."""
+        exchange = Exchange(self._exchanges, call, attempt, plan, path, limits)
         queue = self._queues.get(attempt.target.upstream.name)
         if queue is None or attempt.target.own_key is not None:
-            await self._exchange(call, attempt, path, limits, receive, send)
+            await exchange.run(receive, send)
             return
         ticket = await queue.enter(call, receive)
         try:
-            await self._exchange(call, attempt, path, limits, receive, send)
+            await exchange.run(receive, send)
         finally:
             queue.leave(ticket, call)
-
-    async def _exchange(
-        self, call: Call, attempt: Attempt, path: str, limits: RateHeaders, receive: Receive, send: Send
-    ) -> None:
-        timeouts = self._config.timeouts
-        target, raw, shape = attempt.target, attempt.raw, attempt.shape
-        upstream = target.upstream
-        relay: StreamRelay | None = None
-        body = b""
-        headers: HeaderList = []
-        try:
-            async with HangUp(receive) as watch, asyncio.timeout(timeouts.first_byte_seconds) as timeout:
-                relay = StreamRelay(call, shape, send, watch) if shape else None
-                response = await upstream.post(path, raw, _headers_for(call, target), call.asked, streamed=bool(shape))
-                patience = Patience(timeout, timeouts.idle_seconds, timeouts.total_seconds)
-                headers = answer_headers(call, limits)
-                if relay:
-                    await relay.run(response, [EVENTS, *headers], patience)
-                else:
-                    body = await relay_whole(response, call, self._config, patience)
-        except TimeoutError:
-            if relay is None:
-                raise upstream.too_slow(call.asked) from None
-            await relay.fail(upstream.too_slow(call.asked))
-            return
-        if relay is None:
-            call.end("ok", 200)
-            length = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-            await send({"type": "http.response.start", "status": 200, "headers": length + headers})
-            await send({"type": "http.response.body", "body": body})
-
-
-def _headers_for(call: Call, target: Target) -> dict[str, str]:
-    if target.own_key is not None:
-        return {REQUEST_ID_HEADER: call.request_id, **target.own_key.headers}
-    if not target.upstream.own:
-        return {REQUEST_ID_HEADER: call.request_id}
-    # A header has little room: the runtime needs this agent alone.
-    named = tuple(agent for agent in call.principal.agents if agent.model_id == call.asked)
-    principal = call.principal.model_copy(update={"agents": named})
-    return {REQUEST_ID_HEADER: call.request_id, PRINCIPAL_HEADER: principal.to_header()}
-
-
-def answer_headers(call: Call, limits: RateHeaders) -> HeaderList:
-    """What every successful inference answer bears, beside its type."""
-    return [
-        (REQUEST_ID, call.request_id.encode()),
-        (b"openai-version", API_VERSION),
-        (b"openai-organization", call.principal.organisation_id.encode()),
-        (b"openai-processing-ms", b"%d" % call.elapsed_ms()),
-        (b"x-objecta-model", call.model.encode()),
-        (b"x-objecta-upstream", call.upstream.encode()),
-        (b"x-objecta-attempts", b"%d" % call.attempts),
-        *limits,
-    ]

@@ -38,6 +38,11 @@ class Demand:
     completion: int
     tokens: int
 
+    def again(self, times: int) -> "Demand":
+        """What it and as many further attempts can use, each of which may read what was made before it."""
+        prompt = self.prompt * (times + 1) + self.completion * times
+        return Demand(prompt, self.completion * (times + 1), self.tokens)
+
     def cost_micro(self, price: Price | None) -> int:
         """The most it can cost: nobody knows yet which of their buckets its tokens will fall into."""
         return 0 if price is None else price.most_micro(self.prompt, self.completion)

@@ -43,6 +43,34 @@ class Place(_Frozen):
     weight: float = Field(default=1.0, ge=0.01, le=100)
 
 
+MidStream = Literal["error", "restart", "continue"]
+MID_STREAM: tuple[MidStream, ...] = ("error", "restart", "continue")
+
+
+class RouteTimeouts(_Frozen):
+    """A served model's own ``Timeouts``; None: the gateway's."""
+
+    connect_seconds: float | None = Field(default=None, gt=0)
+    first_byte_seconds: float | None = Field(default=None, gt=0)
+    idle_seconds: float | None = Field(default=None, gt=0)
+    total_seconds: float | None = Field(default=None, gt=0)
+
+
+class RoutePolicy(_Frozen):
+    """How the calls of a served model are treated; see ``serve.policies``.
+
+    ``mid_stream``: what becomes of a stream that breaks after its client has read of it. ``continue`` where it is
+    sound, elsewhere ``mid_stream_else``. ``restart`` is for routes whose clients know the event ``objecta.replace``.
+    """
+
+    mid_stream: MidStream = "error"
+    mid_stream_else: Literal["error", "restart"] = "error"
+    resumes_max: int = Field(default=1, ge=0, le=5, description="Broken streams resumed in one call")
+    client_gone: Literal["abort", "drain"] = "abort"
+    drain_seconds_max: float = Field(default=60.0, gt=0, description="Reading for a client that has left")
+    timeouts: RouteTimeouts = RouteTimeouts()
+
+
 class ModelRoute(_Frozen):
     """A served model and who answers for it; ``fallbacks`` are the served models that may answer in its place.
 
@@ -55,6 +83,7 @@ class ModelRoute(_Frozen):
     others: tuple[Place, ...] = ()
     cache: ModelCache | None = Field(default=None, description="Its answers are kept without being asked")
     choose: Literal["latency", "prefix"] = "latency"
+    policy: RoutePolicy = RoutePolicy()
 
     @model_validator(mode="after")
     def _places_differ(self) -> Self:

@@ -4,7 +4,7 @@ import time
 
 from serve.asgi import Headers
 from serve.callers import REQUEST_ID, Caller
-from serve.calls import API_VERSION
+from serve.exchange import API_VERSION
 
 
 def headers_for(caller: Caller) -> Headers:

@@ -21,6 +21,7 @@ class Metrics:
         self._calls = self._counter("calls", "Metered calls by outcome", "model", "kind", "status", "http_status")
         self._refused = self._counter("refused", "Requests answered before admission", "http_status")
         self._tokens = self._counter("tokens", "Tokens by bucket", "model", "bucket")
+        self._resumed = self._counter("resumed_streams", "Streams that broke and went on, by how", "model", "how")
         self.masked = self._counter("masked", "Calls whose request had personal data masked", "action")
         self.prompts = self._counter("prompts", "Prompts that were to be kept", "outcome")
         self._first_token = self._histogram("first_token_seconds", "From the start to the first token")
@@ -54,6 +55,10 @@ class Metrics:
             first_token.observe(call.first_token_ms / 1_000)
         seconds.observe(call.elapsed_ms() / 1_000)
 
+    def resumed(self, model: str, how: str) -> None:
+        """Count a stream that broke and went on."""
+        self._resumed.labels(model, how).inc()
+
     def _of(self, model: str) -> tuple[Counter, Counter, Histogram, Histogram]:
         found = self._of_models[model] = (
             self._tokens.labels(model, "prompt"),
@@ -63,13 +68,13 @@ class Metrics:
         )
         return found
 
-    def add(self, collector: Collector) -> None:
-        """Expose what ``collector`` knows as well."""
-        self._registry.register(collector)
-
     def of_queue(self, upstream: str, rank: str) -> tuple[Gauge, Histogram]:
         """How many calls of a class wait for an upstream, and for how long those that did have waited."""
         return self._waiting.labels(upstream, rank), self._waited.labels(upstream, rank)
+
+    def add(self, collector: Collector) -> None:
+        """Expose what ``collector`` knows as well."""
+        self._registry.register(collector)
 
     def refused(self, http_status: int) -> None:
         """Count a request that was answered with an error before its admission."""

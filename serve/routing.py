@@ -12,9 +12,10 @@ from models.identity import AgentRoute, Principal
 from models.usage import CallKind, Price
 from serve.balance import Balance, Load
 from serve.checks import CHAT_CHECKS, COMPLETION_CHECKS, EMBEDDING_CHECKS, RERANK_CHECKS
-from serve.config import GatewayConfig, ModelRoute, Place, Upstream
+from serve.config import GatewayConfig, ModelRoute, Place, RoutePolicy, Upstream
 from serve.ignored import refuse_ignored
 from serve.ownkey import OwnKey
+from serve.policies import DEFAULT, Policy, policy_of
 from serve.streams import StreamShape
 from serve.upstreams import UpstreamClient
 from serve.validation import Body, check_chat, check_completion, check_embedding, check_rerank, refuse_unknown
@@ -82,6 +83,7 @@ class Target:
     upstream_model: str | None = None
     balance: Balance | None = None
     load: Load | None = None
+    policy: Policy = DEFAULT
     own_key: OwnKey | None = None
 
     @property
@@ -120,7 +122,9 @@ class Routes:
             for route in config.routes
         }
         self._chains |= {alias: self._chains[name] for alias, name in config.aliases.items()}
-        self._agents = Target(self._client(config.agents, own=True), None)
+        # By the time an agent speaks its tools may have acted: no stream of it is begun anew.
+        policy = policy_of(RoutePolicy(), config.timeouts, resumable=False)
+        self._agents = Target(self._client(config.agents, own=True), None, policy=policy)
 
     def _client(self, upstream: Upstream, *, own: bool) -> UpstreamClient:
         """One for each name and address, whatever models it answers for."""
@@ -140,16 +144,18 @@ class Routes:
 
     def _targets(self, route: ModelRoute) -> tuple[Target, ...]:
         """The places of a model: its own upstream, then the others."""
-        if not route.others:
-            return (Target(self._client(route.upstream, own=route.upstream.own), route.entry),)
+        policy = policy_of(route.policy, self._config.timeouts)
         places = (Place(upstream=route.upstream), *route.others)
+        clients = [
+            self._client(place.upstream, own=place.upstream.own).connecting(policy.connect_seconds) for place in places
+        ]
+        if not route.others:
+            return (Target(clients[0], route.entry, policy=policy),)
         loads = [Load(f"{place.upstream.name}/{place.upstream_model or ''}", place.weight) for place in places]
         balance = Balance(loads, by_prefix=route.choose == "prefix")
         return tuple(
-            Target(
-                self._client(place.upstream, own=place.upstream.own), route.entry, place.upstream_model, balance, load
-            )
-            for place, load in zip(places, loads, strict=True)
+            Target(client, route.entry, place.upstream_model, balance, load, policy)
+            for client, load, place in zip(clients, loads, places, strict=True)
         )
 
     def upstreams(self) -> dict[str, UpstreamClient]:

@@ -7,6 +7,7 @@ Invariants
    the end; or vLLM's continuous figures.
 4. An upstream's error frame never passes; the stream then counts as failed.
 5. The model's name in every chunk is the one the client asked for.
+6. Where the call has a price, its cost stands beside the figures at the end, in a field of its own.
 
 Our engines report usage in every chunk (``continuous_usage_stats``), so what a client consumed before it hung up is the
 engine's own figure. Of other upstreams' chunks those with text are counted, one token each.
@@ -19,7 +20,7 @@ from typing import Any, cast
 
 import orjson
 
-from models.usage import MADE, SENT, TokenUsage
+from models.usage import MADE, SENT, Price, TokenUsage
 from serve.usage import USAGE_KEY, buckets, find_usage
 
 FRAME_END = b"\n\n"
@@ -51,8 +52,9 @@ class StreamFilter:
     ``failed``: the upstream sent an error or no event stream; nothing more is to be fed. ``done``: it came to its end.
     """
 
-    def __init__(self, shape: StreamShape) -> None:
+    def __init__(self, shape: StreamShape, price: Price | None = None) -> None:
         self._shape = shape
+        self._price = price
         self._model = b'"model":' + orjson.dumps(shape.model)
         self._rename: bool | None = None
         self._rest: bytes = b""
@@ -159,7 +161,8 @@ class StreamFilter:
             return b""
         if usage and (self._shape.continuous or (self._shape.usage and not choices)):
             chunk["usage"] = usage
-            self._usage_sent = self._usage_sent or not choices
+            if not choices:
+                self._price_it(chunk)
         elif self._shape.usage:
             chunk["usage"] = None
         return b"data: " + orjson.dumps(chunk) + FRAME_END
@@ -172,6 +175,11 @@ class StreamFilter:
         elif figures is not None:
             self._usage = figures
 
+    def _price_it(self, chunk: dict[str, Any]) -> None:
+        self._usage_sent = True
+        if self._price is not None and (usage := self.usage()) is not None:
+            chunk["objecta"] = {"cost_micro": self._price.cost_micro(usage)}
+
     def _missing_usage(self) -> bytes:
         """The chunk with the figures, where the upstream gave them elsewhere (in its last chunk with text)."""
         if not self._shape.usage or self._usage_sent or not self._seen:
@@ -179,5 +187,5 @@ class StreamFilter:
         last = self._seen.rstrip().rpartition(b"data:")[2]
         chunk = cast("dict[str, Any]", orjson.loads(last))
         chunk["choices"] = []
-        self._usage_sent = True
+        self._price_it(chunk)
         return b"data: " + orjson.dumps(chunk) + FRAME_END

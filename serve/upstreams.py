@@ -16,8 +16,8 @@ import aiohttp
 from pydantic import SecretStr
 
 from models.channels import CLUSTER_SECRET_HEADER
-from models.errors import PlatformError, UpstreamError, UpstreamTimeout
-from serve.breaker import Breaker, away
+from models.errors import PlatformError, Unavailable, UpstreamError, UpstreamTimeout
+from serve.breaker import RETRY_SECONDS, Breaker, away
 from serve.circuit import FAULTS, Circuit, State
 from serve.config import CircuitPolicy, RetryPolicy, Timeouts, Upstream
 from serve.http1 import Answer, WireError
@@ -76,6 +76,7 @@ class UpstreamClient:
         self.retries = RetryBudget(retries)
         self._wire = wire
         self._probe_seconds = timeouts.probe_seconds
+        self.connect_seconds = timeouts.connect_seconds
         base = upstream.base_url.rstrip("/")
         self._places = {path: place(base + path) for path in PROMPTS}
         self._probe = place(base + ("/health" if upstream.internal else "/v1/models"), "GET")
@@ -93,6 +94,14 @@ class UpstreamClient:
         self._account |= {name: value.get_secret_value() for name, value in upstream.headers.items()}
         self._headers |= self._account
 
+    def connecting(self, seconds: float) -> "UpstreamClient":
+        """The same upstream for calls that wait so long for a connection."""
+        if seconds == self.connect_seconds:
+            return self
+        client = copy(self)
+        client.connect_seconds = seconds
+        return client
+
     @property
     def state(self) -> State:
         """Of what watches over it."""
@@ -105,11 +114,11 @@ class UpstreamClient:
         """Whether a call would be refused at once."""
         return self._circuit.shut if self._circuit is not None else self.state == "open"
 
-    def too_slow(self, model: str) -> UpstreamTimeout:
-        """The error of a call that it left waiting."""
+    def too_slow(self, model: str, why: str = "") -> UpstreamTimeout:
+        """The error of a call that it left waiting; ``why``: for what, in a caller's words."""
         if self._circuit is not None:
             self._circuit.late()
-        return UpstreamTimeout(f"The model '{model}' did not answer in time.")
+        return UpstreamTimeout(f"The model '{model}' did not answer in time{why and ': ' + why}.")
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str], model: str, *, streamed: bool) -> Answer:
         """An answer with status 200 and the right type, its body unread. Raises what the caller is to be told."""
@@ -183,16 +192,21 @@ class UpstreamClient:
             self._breaker.doubt()
 
     async def _send(self, path: str, body: bytes, headers: Mapping[str, str], model: str) -> Answer:
+        late = False
         for last in (False, True):
             try:
-                return await self._wire.send(self._places[path], headers, body)
-            except NotConnected:
+                return await self._wire.send(self._places[path], headers, body, self.connect_seconds)
+            except NotConnected as error:
                 self._suspect()
-                if last:
+                if last or error.late:
+                    late = error.late
                     break
             except WireError:
                 self._suspect()
                 raise UpstreamError(f"The model '{model}' failed to answer.") from None
+        if late:
+            why = f"no connection came about within {self.connect_seconds:g} seconds"
+            raise Unavailable(f"The model '{model}' cannot be reached: {why}.", retry_after_seconds=RETRY_SECONDS)
         raise away(model)
 
     async def _error(self, response: Answer, path: str, model: str) -> PlatformError:
