@@ -6,6 +6,7 @@ gets only its own section, built in ``deployments.sections``.
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from cluster.home import write_private
 from deployments.places import ModelPlaces
 from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue, plain_name
 from models.credentials import address
+from serve.cache.config import CacheConfig, ModelCache
 from serve.config import Bounds, CircuitPolicy, Queueing, RedisAwayPolicy, RetryPolicy
 
 VARIABLE_PREFIX = "OBJECTA_"
@@ -128,6 +130,8 @@ class PlatformConfig(BaseSettings):
     gpus_per_node: int = Field(default=0, ge=0)
     gateway_replicas: int = Field(default=1, ge=1)
     call_bounds: Bounds = Field(default=Bounds(), description="What a budget holds for what a call leaves open")
+    response_cache: CacheConfig | None = Field(default=CacheConfig(), description="Answers kept on request; null: none")
+    cached_models: dict[str, ModelCache] = Field(default={}, description="Served models whose answers are kept unasked")
     redis_away: RedisAwayPolicy = Field(default=RedisAwayPolicy(), description="Calls while Redis is away")
     concurrency: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default={}, description="Calls at once of a model run here, of all gateways; 0: any number. Else by its engine"
@@ -174,6 +178,13 @@ class PlatformConfig(BaseSettings):
             unknown = [other.upstream for other in places.others if other.upstream not in upstreams]
             if unknown:
                 raise ValueError(f"places of {name!r}: upstreams does not name {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _cached_are_served(self) -> Self:
+        unknown = sorted(self.cached_models.keys() - set(self.models))
+        if unknown:
+            raise ValueError(f"cached_models: models does not name {', '.join(unknown)}")
         return self
 
     @model_validator(mode="after")
@@ -231,7 +242,7 @@ class PlatformConfig(BaseSettings):
 def _plain(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    if isinstance(value, Path):
+    if isinstance(value, Path | Decimal):
         return str(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

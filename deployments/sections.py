@@ -34,6 +34,7 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
         circuit=config.circuit,
         agents=agents,
         bounds=config.call_bounds,
+        cache=config.response_cache,
         byok_price_percent=config.byok_price_percent,
         redis_away=config.redis_away,
         queueing=config.queueing,
@@ -53,6 +54,7 @@ def _route(config: PlatformConfig, entry: CatalogueEntry) -> ModelRoute:
         upstream=own,
         fallbacks=config.fallbacks.get(entry.id, ()),
         others=tuple(others),
+        cache=config.cached_models.get(entry.id),
         choose=told.choose or ("prefix" if engines else "latency"),
     )
 

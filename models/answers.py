@@ -31,4 +31,4 @@ local function forget_answer(member)
   end
 end
 """
-"""Shared by the gateway, which makes room, and the control plane, which erases."""
+"""Shared by whoever makes room or erases."""

@@ -40,7 +40,9 @@ def _complete(answer: Any) -> bool:
     choices = answer.get("choices")
     if choices is None:
         return any(answer.get(name) for name in PLAIN)
-    return bool(choices) and all(choice["finish_reason"] in WHOLE_ENDS for choice in choices)
+    return bool(choices) and all(
+        choice["finish_reason"] in WHOLE_ENDS and not (choice.get("message") or {}).get("audio") for choice in choices
+    )
 
 
 def _joined(body: bytes) -> Object:
