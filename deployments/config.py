@@ -20,7 +20,7 @@ from deployments.places import ModelPlaces
 from models.catalogue import SHIPPED_CATALOGUE, Catalogue, CatalogueEntry, load_catalogue, plain_name
 from models.credentials import address
 from serve.cache.config import CacheConfig, ModelCache
-from serve.config import Bounds, CircuitPolicy, Queueing, RedisAwayPolicy, RetryPolicy
+from serve.config import Bounds, CircuitPolicy, Queueing, RedisAwayPolicy, RetryPolicy, RoutePolicy, Timeouts
 
 VARIABLE_PREFIX = "OBJECTA_"
 CONFIG_VARIABLE = "OBJECTA_CONFIG"
@@ -118,6 +118,8 @@ class PlatformConfig(BaseSettings):
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("smollm2-135m-instruct", "all-minilm-l6-v2")
     aliases: dict[str, str] = Field(default={}, description="Further names of served models")
     fallbacks: dict[str, tuple[str, ...]] = Field(default={}, description="Who answers when a served model cannot")
+    policies: dict[str, RoutePolicy] = Field(default={}, description="How a served model's calls are treated")
+    timeouts: Timeouts = Field(default=Timeouts(), description="Waiting for upstreams; policies may say otherwise")
     places: dict[str, ModelPlaces] = Field(default={}, description="Where else a served model answers")
     retries: RetryPolicy = Field(default=RetryPolicy(), description="What an upstream may be asked for others")
     circuit: CircuitPolicy = Field(default=CircuitPolicy(), description="When a hosted upstream is left alone")
@@ -167,6 +169,8 @@ class PlatformConfig(BaseSettings):
             wrong = [other for other in others if other == name or kinds.get(other) != kinds[name]]
             if wrong:
                 raise ValueError(f"fallbacks of {name!r}: not another served model of its kind: {', '.join(wrong)}")
+        if unserved := sorted(self.policies.keys() - kinds):
+            raise ValueError(f"policies: models does not name {', '.join(unserved)}")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from models.catalogue import CatalogueEntry
 from models.credentials import address
 from serve.agents.config import AgentRuntimeConfig
 from serve.batches.config import RunnerConfig
-from serve.config import FileLimits, GatewayConfig, ModelRoute, Place, Upstream
+from serve.config import FileLimits, GatewayConfig, ModelRoute, Place, RoutePolicy, Upstream
 from serve.hosted.config import HostedConfig
 
 ENGINE = ("engine", channels.ENGINE_PREFIX)
@@ -30,6 +30,7 @@ def gateway_config(config: PlatformConfig) -> GatewayConfig:
         files=FileLimits(bytes_max=config.file_bytes_max),
         routes=tuple(_route(config, entry) for entry in config.served()),
         aliases=config.aliases,
+        timeouts=config.timeouts,
         retries=config.retries,
         circuit=config.circuit,
         agents=agents,
@@ -56,6 +57,7 @@ def _route(config: PlatformConfig, entry: CatalogueEntry) -> ModelRoute:
         others=tuple(others),
         cache=config.cached_models.get(entry.id),
         choose=told.choose or ("prefix" if engines else "latency"),
+        policy=config.policies.get(entry.id, RoutePolicy()),
     )
 
 
