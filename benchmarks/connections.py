@@ -83,7 +83,9 @@ def connections() -> Mapping[str, float]:
     """Bring everything up, hold the streams open, report. Raises BenchmarkError."""
     with (
         scripted_upstream("--pace", str(PACE_SECONDS)) as url,
-        platform([upstream.MODEL], CATALOGUE, [{"name": "scripted", "base_url": url}]) as stack,
+        platform(
+            [upstream.MODEL], CATALOGUE, [{"name": "scripted", "base_url": url, "needs_credential": False}]
+        ) as stack,
     ):
         hold_open(spec(stack, WARM_UP_STREAMS))
         gateway = gateway_process(stack)

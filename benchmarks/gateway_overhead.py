@@ -66,7 +66,9 @@ def contenders() -> Iterator[tuple[Contender, ...]]:
     with (
         scripted_upstream() as url,
         litellm_proxy(url, upstream.MODEL) as litellm_url,
-        platform([upstream.MODEL], CATALOGUE, [{"name": "scripted", "base_url": url}]) as stack,
+        platform(
+            [upstream.MODEL], CATALOGUE, [{"name": "scripted", "base_url": url, "needs_credential": False}]
+        ) as stack,
     ):
         bare_url = deploy_bare(stack, url)
         yield (
