@@ -27,6 +27,16 @@ INPUTS_MAX = 2_048
 MESSAGES_MAX = 10_000
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
+# What a call is bounded, priced and streamed by. Where an endpoint does not have one of these, it is no engine's extra
+# but a mistake: passed on it would be read here and not there.
+ACCOUNTED = frozenset(
+    {"messages", "prompt", "n", "best_of", "max_tokens", "max_completion_tokens", "stream", "stream_options"}
+)
+NOT_OF_CHAT = ACCOUNTED - {"messages", *CHAT_CHECKS}
+NOT_OF_COMPLETION = ACCOUNTED - {"prompt", *COMPLETION_CHECKS}
+NOT_OF_EMBEDDING = ACCOUNTED - {*EMBEDDING_CHECKS}
+NOT_OF_RERANK = ACCOUNTED - {*RERANK_CHECKS}
+
 Body = dict[str, Any]
 
 
@@ -90,19 +100,19 @@ def check_chat(body: Body) -> None:
             raise wrong(f"messages[{index}].role", f"must be one of {', '.join(sorted(ROLES))}")
         if not isinstance(fields.get("content"), str | list | None):
             raise wrong(f"messages[{index}].content", "must be a string or an array of parts")
-    _check_all(body, CHAT_CHECKS)
+    _check_all(body, CHAT_CHECKS, NOT_OF_CHAT)
 
 
 def check_completion(body: Body) -> None:
     """Raises InvalidRequest that names the parameter at fault."""
     _input(body, "prompt")
-    _check_all(body, COMPLETION_CHECKS)
+    _check_all(body, COMPLETION_CHECKS, NOT_OF_COMPLETION)
 
 
 def check_embedding(body: Body) -> None:
     """Raises InvalidRequest that names the parameter at fault."""
     _input(body, "input")
-    _check_all(body, EMBEDDING_CHECKS)
+    _check_all(body, EMBEDDING_CHECKS, NOT_OF_EMBEDDING)
 
 
 def check_rerank(body: Body) -> None:
@@ -116,17 +126,25 @@ def check_rerank(body: Body) -> None:
         text = cast("Body", document).get("text") if isinstance(document, dict) else document
         if not isinstance(text, str) or not text:
             raise wrong(f"documents[{index}]", "must be a string or an object with 'text', not empty")
-    _check_all(body, RERANK_CHECKS)
+    _check_all(body, RERANK_CHECKS, NOT_OF_RERANK)
 
 
 def refuse_unknown(body: Body, known: frozenset[str]) -> None:
     """For upstreams that are not ours. Raises InvalidRequest for the first parameter outside ``known``."""
     for name in body:
         if name not in known:
-            raise InvalidRequest(f"Unsupported parameter: '{name}'.", param=name, code="unsupported_parameter")
+            raise _unsupported(name)
 
 
-def _check_all(body: Body, checks: Mapping[str, Check]) -> None:
+def _unsupported(name: str) -> InvalidRequest:
+    return InvalidRequest(f"Unsupported parameter: '{name}'.", param=name, code="unsupported_parameter")
+
+
+def _check_all(body: Body, checks: Mapping[str, Check], strangers: frozenset[str]) -> None:
+    if not strangers.isdisjoint(body):
+        for name in strangers & body.keys():
+            if body[name] is not None:
+                raise _unsupported(name)
     for name, value in body.items():
         if value is not None:
             check = checks.get(name)

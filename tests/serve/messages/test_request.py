@@ -228,3 +228,10 @@ def test_what_cannot_be_asked_is_refused_by_name(body: dict[str, Any], param: st
         chat(**body)
     assert error.value.param == param
     assert f"'{param}'" in error.value.message or param.endswith(".type")
+
+
+@pytest.mark.parametrize("kind", ["bash_20250124", [], {}, 1, True])
+def test_a_tool_of_another_type_is_refused_whatever_json_its_type_is(kind: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        chat(tools=[{**TOOL, "type": kind}])
+    assert refused.value.param == "tools[0].type"

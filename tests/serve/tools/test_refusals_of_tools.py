@@ -36,6 +36,10 @@ def with_parameters(**parameters: Any) -> dict[str, Any]:
         ),
         ({"tools": [CLOCK] * 129}, "tools"),
         ({"tools": [CLOCK], "tool_choice": "clock"}, "tool_choice"),
+        (
+            {"tools": [CLOCK], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": [], "tools": [1]}}},
+            "tool_choice.allowed_tools",
+        ),
         ({"tools": [CLOCK], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
         ({"tools": [CLOCK], "tool_choice": {"type": "function"}}, "tool_choice"),
         (
