@@ -24,6 +24,7 @@ START = SNIPPETS["How do I start?"]
 SAID = {
     "How do I chat?": "w0 w1 w2 w3  stop",
     "How do I stream?": "w0 w1 w2 w3 4\n",
+    "What if a stream breaks?": "w0 w1 w2 w3 \n",
     "How do I let a call wait behind others?": "flex w0 w1 w2 w3",
     "How do I have an answer kept?": "miss w0 w1 w2 w3",
     "How do I call tools?": "get_weather Turin\n",
