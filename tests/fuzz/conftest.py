@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from control_plane.app import create_app
 from control_plane.config import ControlPlaneConfig
 from control_plane.migrations import migrate
+from models.budgets import AMOUNT_MAX
 from models.catalogue import CatalogueEntry
 from models.doubles.hash_embedder import HashEmbedder
 from models.doubles.overlap_scorer import OverlapScorer
@@ -150,6 +151,11 @@ async def world(fuzz_database: str, redis_url: str, tmp_path: Path) -> AsyncIter
         caller = await stack.enter_async_context(client(gateway_url, key))
         tenant, project = made["organisation"]["id"], made["project"]["id"]
         world = World(gateway_url, url, key, tenant, project, tmp_path / "documents", operator, caller)
+        # Limits that nobody reaches, so that each call is claimed for.
+        limits = {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "concurrent_requests": 10**6}
+        place = f"/api/v1/organisations/{tenant}/projects/{project}"
+        assert (await operator.patch(place, json={"limits": limits})).status_code == 200
+        await world.make("/budgets", scope="organisation", period="total", limit_micro=AMOUNT_MAX)
         agent = await world.make("/agents", slug="plain", name="Plain")
         await world.make(f"/agents/{agent['id']}/versions", instructions="Be brief.", model=CHAT)
         await world.make(f"/agents/{agent['id']}/publish", version=1)
