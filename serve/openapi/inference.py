@@ -6,6 +6,7 @@ from typing import Any
 
 from serve.cache.wishes import OUTCOME, TTL, WISHES
 from serve.checks import CHAT_CHECKS, COMPLETION_CHECKS, EMBEDDING_CHECKS, RERANK_CHECKS, TOKENS_MAX, Schema
+from serve.config import MID_STREAM
 from serve.ignored import IGNORED
 from serve.openapi import words
 from serve.openapi.errors import AGENTS, CALLING, refusals
@@ -31,6 +32,7 @@ from serve.openapi.parts import (
     said,
     takes,
 )
+from serve.policies import MID_STREAM_HEADER
 from serve.tools.request import NAME, TOOLS_MAX
 from serve.validation import INPUTS_MAX, MESSAGES_MAX, ROLES
 
@@ -195,8 +197,11 @@ def _answers() -> Object:
 
 def _call(name: str, tag: str, summary: str, request: str, answer: str, example: Object, **more: Any) -> Object:
     content: Object = {JSON: {"schema": ref(answer)}}
+    broken: list[Object] = []
     if more.pop("streams", False):
         content[EVENTS] = events("Each holds a chunk; the data of the last one is `[DONE]`")
+        name_of = MID_STREAM_HEADER.decode()
+        broken.append(in_header(name_of, "What becomes of a stream that breaks in the middle", one_of([*MID_STREAM])))
     caching = in_header(
         OUTCOME.decode(), "Whether the answer may be a stored one", one_of([*map(bytes.decode, WISHES)])
     )
@@ -208,7 +213,7 @@ def _call(name: str, tag: str, summary: str, request: str, answer: str, example:
             "operationId": name,
             "tags": [tag],
             "summary": summary,
-            "parameters": [off, caching, ttl],
+            "parameters": [off, caching, ttl, *broken],
             "requestBody": takes(ref(request), example),
             "responses": {"200": success, **refusals(*CALLING, *AGENTS)},
             **more,
