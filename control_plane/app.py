@@ -125,6 +125,7 @@ def create_app(config: ControlPlaneConfig) -> FastAPI:
         agents.router,
         knowledge.router,
         usage.router,
+        usage.platform,
         budgets.router,
         credentials.router,
         credentials.operators,

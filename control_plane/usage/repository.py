@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, Table, Text, bindparam, case, column, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, Text, bindparam, case, column, func, or_, select, tuple_
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,14 +20,14 @@ from sqlalchemy.sql.dml import ReturningInsert
 from control_plane.database import utc_now
 from control_plane.pages import Page
 from control_plane.tenancy import Scope
-from control_plane.usage.schemas import TOKENS, GroupBy, Sums, UsageGroup, columns_of, day_of
+from control_plane.usage.schemas import TOKENS, GroupBy, Sums, UpstreamDay, UsageGroup, columns_of, day_of
 from control_plane.usage.tables import UsageDay, UsageRow, UsageUpstreamDay
 from models.errors import InvalidRequest
 from models.usage import UsageEvent
 
 DAY_KEY = ("organisation_id", "day", "project_id", "api_key_id", "model", "kind")
 DAY_SUMS = ("calls", "failed_calls", "cached_calls", *TOKENS.values(), "cost_micro")
-UPSTREAM_KEY = ("organisation_id", "day", "upstream", "model")
+UPSTREAM_KEY = ("organisation_id", "day", "upstream", "model", "own_key")
 UPSTREAM_SUMS = ("calls", *TOKENS.values(), "cost_micro")
 GROUPS: dict[GroupBy, ColumnElement[str]] = {
     "model": cast("ColumnElement[str]", UsageDay.model),
@@ -158,3 +158,37 @@ def _between(query: Select[Any], since: date | None, until: date | None) -> Sele
     if until is not None:
         query = query.where(UsageDay.day <= until)
     return query
+
+
+async def upstream_days(
+    session: AsyncSession, scope: Scope | None, page: Page, since: date, until: date, *, own_key: bool | None
+) -> tuple[list[UpstreamDay], bool]:
+    """One page of sums by day, upstream and the model's name there, the last day first.
+
+    ``scope`` None: of all organisations, for the operator. Raises InvalidRequest where ``page.after`` is no entry's id.
+    """
+    key = (UsageUpstreamDay.day, UsageUpstreamDay.upstream, UsageUpstreamDay.model)
+    columns = {name: cast("InstrumentedAttribute[int]", getattr(UsageUpstreamDay, name)) for name in UPSTREAM_SUMS}
+    query = select(*key, *(_sum(one).label(name) for name, one in columns.items()))
+    query = query.where(UsageUpstreamDay.day >= since, UsageUpstreamDay.day <= until)
+    if scope is not None:
+        query = scope.restrict(query, UsageUpstreamDay)
+    if own_key is not None:
+        query = query.where(UsageUpstreamDay.own_key == own_key)
+    if page.after is not None:
+        query = query.where(tuple_(*key) < tuple_(*_place(page.after)))
+    query = query.group_by(*key).order_by(*(one.desc() for one in key)).limit(page.limit + 1)
+    rows = [dict(row) for row in (await session.execute(query)).mappings()]
+    days = [UpstreamDay.model_validate({**row, "day": row["day"].isoformat()}) for row in rows[: page.limit]]
+    return days, len(rows) > page.limit
+
+
+def _place(after: str) -> tuple[date, str, str]:
+    day, _, rest = after.partition("/")
+    upstream, slash, model = rest.partition("/")
+    try:
+        if slash:
+            return date.fromisoformat(day), upstream, model
+    except ValueError:
+        pass
+    raise InvalidRequest("'after' must be the last_id of a page of this list.", param="after")

@@ -80,6 +80,29 @@ class UsageGroup(Sums):
     key: str = Field(description="The model, the id, or the day (UTC)")
 
 
+class UpstreamDay(BaseModel):
+    """What one upstream did on one day (UTC) as one model, without calls of agents and stored answers."""
+
+    object: Literal["usage.upstream_day"] = "usage.upstream_day"
+    day: str
+    upstream: str
+    model: str = Field(description="The model's name at the upstream")
+    calls: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    cache_write_tokens: int
+    audio_prompt_tokens: int
+    audio_completion_tokens: int
+    cost_micro: int = Field(description="Micro-units of the price book's currency")
+
+    @property
+    def key(self) -> str:
+        """Its place in the list."""
+        return f"{self.day}/{self.upstream}/{self.model}"
+
+
 class UsageSummary(ListOf[UsageGroup]):
     """Sums by group, and over all groups."""
 

@@ -91,6 +91,7 @@ class UsageUpstreamDay(TenantMarked, Base):
     day: Mapped[date] = mapped_column(primary_key=True)
     upstream: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
+    own_key: Mapped[bool] = mapped_column(primary_key=True)
     calls: Mapped[int]
     prompt_tokens: Mapped[int]
     cached_tokens: Mapped[int]

@@ -26,6 +26,10 @@ class ControlPlane:
             transport=httpx.HTTPTransport(retries=2),
         )
 
+    def close(self) -> None:
+        """End its connections."""
+        self._client.close()
+
     def get(self, path: str, **parameters: str | int) -> dict[str, Any]:
         """One resource or list."""
         return self._call("GET", path, params=parameters)

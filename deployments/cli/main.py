@@ -4,6 +4,7 @@ What goes wrong is one line that says what to do, on standard error, with exit c
 """
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from cluster.supervisor import bring_down
 from deployments.cli.client import ControlPlane
 from deployments.cli.demo import run_demo
 from deployments.cli.ingest import ingest_folder
+from deployments.cli.reconcile import reconcile
 from deployments.cli.runner import pull_models, run_foreground, run_in_background, serve_until_stopped
 from deployments.cli.show import console, errors
 from deployments.cli.status import show_status
@@ -29,6 +31,8 @@ keys = typer.Typer(no_args_is_help=True, help="API keys.")
 secrets = typer.Typer(no_args_is_help=True, help="What seals the keys that organisations bring for providers.")
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+usage = typer.Typer(no_args_is_help=True, help="What the ledger says.")
+app.add_typer(usage, name="usage")
 app.add_typer(secrets, name="secrets")
 
 
@@ -107,6 +111,45 @@ def rewrap():
     console.print(f"{done['rewrapped']} re-wrapped under {done['key_id']}, {done['remaining']} left")
     if done["remaining"]:
         raise typer.Exit(3)
+
+
+@usage.command("reconcile")
+def reconcile_invoice(
+    file: Annotated[
+        Path, typer.Argument(help="A provider's export: CSV of OpenAI, Anthropic, or in the plain format.")
+    ],
+    organisation: Annotated[
+        str | None, typer.Option(help="An invoice for this organisation's own keys; the platform's by default.")
+    ] = None,
+    upstream: Annotated[
+        list[str] | None, typer.Option(help="Compare with these; those with a model of the invoice by default.")
+    ] = None,
+    alias: Annotated[list[str] | None, typer.Option(help="THEIRS=OURS: a model's two names.")] = None,
+    tolerance: Annotated[str, typer.Option(help="Per cent of the provider's figure.")] = "1",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    url: Annotated[str | None, typer.Option(help="The control plane; this machine's by default.")] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="OBJECTA_KEY", help="Operator or admin; the operator's here.")
+    ] = None,
+):
+    """Compare the ledger with a provider's invoice. Exit code 1 where they differ, 2 where they cannot be compared."""
+    try:
+        home = local_home()
+        operator = config_of(home).operator_key.get_secret_value() if key is None else key
+        with closing(ControlPlane(url or state_of(home)["control_plane_url"], operator)) as control_plane:
+            same = reconcile(
+                control_plane,
+                file,
+                organisation=organisation,
+                upstreams=upstream or (),
+                aliases=alias or (),
+                tolerance=tolerance,
+                as_json=as_json,
+            )
+    except ClusterError as error:
+        errors.print(f"objecta: {error.message}", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    raise typer.Exit(0 if same else 1)
 
 
 @app.command()
