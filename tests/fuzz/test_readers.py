@@ -26,7 +26,7 @@ from serve.tools.history import rendered
 from serve.tools.request import plan_of, text_schema
 from serve.tools.scalars import KEYWORDS
 
-EXAMPLES = 3_000 if "FUZZ_CASES" in os.environ else 150
+EXAMPLES = 1_000 if "FUZZ_CASES" in os.environ else 150
 HI = [{"role": "user", "content": "hi"}]
 VALUES = (
     *("function", "allowed_tools", "auto", "any", "tool", "none", "required", "custom", "text", "json_schema"),
@@ -111,7 +111,7 @@ def read_response(body: dict[str, Any]) -> None:
 def read_call(path: str) -> Callable[[dict[str, Any]], None]:
     def read(body: dict[str, Any]) -> None:
         ENDPOINTS[path].check(body)
-        refuse_ignored(body)
+        refuse_ignored(path, ENDPOINTS[path].known, body)
         demand(ENDPOINTS[path].kind, body, len(orjson.dumps(body)), 8_192, Bounds())
 
     return read
