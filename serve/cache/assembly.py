@@ -40,9 +40,12 @@ def _complete(answer: Any) -> bool:
     choices = answer.get("choices")
     if choices is None:
         return any(answer.get(name) for name in PLAIN)
-    return bool(choices) and all(
-        choice["finish_reason"] in WHOLE_ENDS and not (choice.get("message") or {}).get("audio") for choice in choices
-    )
+    return bool(choices) and all(map(_ended, choices))
+
+
+def _ended(choice: Object) -> bool:
+    message: Object = choice.get("message") or {}
+    return choice["finish_reason"] in WHOLE_ENDS and not message.get("audio")
 
 
 def _joined(body: bytes) -> Object:
