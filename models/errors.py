@@ -3,6 +3,7 @@
     PlatformError                500 server_error
     ├── InvalidRequest           400 invalid_request_error
     │   ├── ContextTooLong       400 context_length_exceeded
+    │   ├── ContentFiltered      400 content_filter
     │   ├── BodyTooLarge         413
     │   └── UnsupportedMedia     415
     ├── Unauthenticated          401 invalid_api_key
@@ -68,6 +69,12 @@ class ContextTooLong(InvalidRequest):
     """Prompt plus requested output exceed the model's context window; the message carries the counts."""
 
     default_code = "context_length_exceeded"
+
+
+class ContentFiltered(InvalidRequest):
+    """A provider's filter refuses the prompt; another model's need not."""
+
+    default_code = "content_filter"
 
 
 class BodyTooLarge(InvalidRequest):

@@ -11,7 +11,7 @@ Invariants
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from models.errors import ContextTooLong, PlatformError, RateLimited, UpstreamError
+from models.errors import ContentFiltered, ContextTooLong, PlatformError, RateLimited, UpstreamError
 from serve.asgi import Message, Send
 from serve.breaker import away
 from serve.prefixes import prefix_key
@@ -20,8 +20,8 @@ from serve.routing import Endpoint, Target, prepared
 from serve.streams import StreamShape
 from serve.validation import Body
 
-# The caller's request may be right all the same: a target failed, was away, busy, or has too small a window.
-OTHERS_MAY_ANSWER = (UpstreamError, RateLimited, ContextTooLong)
+# The caller's request may be right all the same: a target failed, was away, busy, has too small a window or a filter.
+OTHERS_MAY_ANSWER = (UpstreamError, RateLimited, ContextTooLong, ContentFiltered)
 # Of these, what says something of the target.
 ITS_OWN = (UpstreamError, RateLimited)
 

@@ -9,6 +9,7 @@ import orjson
 from models.errors import (
     BodyTooLarge,
     Conflict,
+    ContentFiltered,
     ContextTooLong,
     InvalidRequest,
     ModelNotFound,
@@ -30,6 +31,8 @@ PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,99}")
 CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 CONTEXT = re.compile(r"(?:This|this|the) model's maximum context length|context_length_exceeded|maximum context length")
 COUNTS = re.compile(r"\d")
+# OpenAI's, older and newer, and what others that speak its dialect say.
+FILTERED = frozenset({"content_filter", "content_policy_violation"})
 CLASS_PREFIX = re.compile(r"^(?:\w+(?:Error|Exception): )+")
 # Class names, call stacks, paths, addresses, validators' internals: none of the caller's business.
 INSIDE = re.compile(
@@ -110,7 +113,7 @@ def their_refusal(status: int, code: object, upstream: str) -> PlatformError | N
 
 
 def _own(status: int, text: str, param: str | None, code: str | None, wait: float) -> PlatformError:
-    named = {kind.default_code: kind for kind in (ContextTooLong, QuotaExhausted)}
+    named = {kind.default_code: kind for kind in (ContentFiltered, ContextTooLong, QuotaExhausted)}
     kind = named.get(code, OWN[status])
     return kind(text[:MESSAGE_CHARACTERS_MAX], param, code, wait if status in {429, 503} else None)
 
@@ -124,7 +127,8 @@ def _invalid(status: int, text: str, param: str | None, code: str | None, prompt
     param = param or (named.group(1) if named else None)
     if not text or INSIDE.search(text) or INSIDE_CLASS.search(text):
         text = f"Invalid value for '{param}'." if param else "The model's server refused the request as invalid."
-    return InvalidRequest(text.partition("\n")[0][:MESSAGE_CHARACTERS_MAX], param=param, code=code)
+    kind = ContentFiltered if code in FILTERED else InvalidRequest
+    return kind(text.partition("\n")[0][:MESSAGE_CHARACTERS_MAX], param=param, code=code)
 
 
 def _too_long(text: str, prompt: str) -> ContextTooLong:

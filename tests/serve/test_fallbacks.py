@@ -64,6 +64,8 @@ async def test_the_first_answers_while_it_can(chain: Chain, stream: bool) -> Non
         Script(
             status=400, error=b'{"error":{"message":"This model\'s maximum context length is 100 tokens","code":400}}'
         ),
+        Script(status=400, error=b'{"error":{"message":"Filtered.","code":"content_filter"}}'),
+        Script(status=400, error=b'{"error":{"message":"Against our policy.","code":"content_policy_violation"}}'),
     ],
 )
 async def test_a_failure_that_is_not_the_caller_s_goes_to_the_next(chain: Chain, script: Script, stream: bool) -> None:
