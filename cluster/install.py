@@ -96,10 +96,10 @@ def install() -> None:
     require_machine()
     prepare_environment()
     say("installing the pinned dependencies (about 5 GB, some minutes)")
-    uv("pip", "install", "-r", str(LOCK))
-    say("installing the inference engine")
     # A process imports up to 7,000 modules: bytecode, made once, halves the time to the first answer, and it cannot be
-    # left to the first import, which an environment may forbid to write.
+    # left to the first import, which an environment may forbid to write. uv compiles what it installs, no more.
+    uv("pip", "install", "--compile-bytecode", "-r", str(LOCK))
+    say("installing the inference engine")
     uv("pip", "install", "--no-deps", "--compile-bytecode", "-r", str(ENGINE))
     say("installing objecta")
     uv("pip", "install", "--no-deps", "--no-build-isolation", "-e", ".")
