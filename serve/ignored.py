@@ -50,7 +50,7 @@ INSIDE = frozenset(
 
 
 def refuse_ignored(path: str, known: frozenset[str], body: Body) -> None:
-    """For our engines, of a checked body; ``known``: the endpoint's own parameters.
+    """For our engines, of a checked body; ``known``: the endpoint's own parameters. A null asks for nothing.
 
     Raises InvalidRequest for the first parameter that would be ignored.
     """
@@ -61,8 +61,8 @@ def refuse_ignored(path: str, known: frozenset[str], body: Body) -> None:
     if options and options.get("include_obfuscation"):
         raise _unsupported("stream_options.include_obfuscation")
     if not body.keys() <= known:
-        for name in body:
-            if name not in known and name not in extras:
+        for name, value in body.items():
+            if value is not None and name not in known and name not in extras:
                 raise _unsupported(name)
     if NAMES.isdisjoint(body):
         return

@@ -34,6 +34,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/knowledge-bases"): {"name": "theirs", "embedding_model": "all-minilm-l6-v2"},
     ("post", "/knowledge-bases/{knowledge_base_id}/ingestions"): {"path": "{path}"},
 }
+QUERIES = {"/usage/upstreams": {"since": "2026-01-01", "until": "2026-12-31"}}
+"""What a route cannot do without."""
 PROMPT = {
     **dict.fromkeys(("id", "api_key_id", "request_id", "endpoint", "model"), "prm_ours"),
     "started_at_ms": 0,
@@ -136,7 +138,8 @@ async def test_the_walk_reaches_every_route_with_the_right_key(app: FastAPI, acm
     answers = {}
     last = {"patch": 1, "delete": 2}
     for method, path in sorted(routes(app), key=lambda route: (last.get(route[0], 0), route)):
-        answer = await acme.client.request(method, acme.path(filled(path, ours)), json=body_of(method, path, ours))
+        body, query = body_of(method, path, ours), QUERIES.get(path)
+        answer = await acme.client.request(method, acme.path(filled(path, ours)), json=body, params=query)
         answers[method, path] = answer.status_code
     # An ingestion runs already, and this order makes the project's name the same twice.
     busy = {("post", "/knowledge-bases/{knowledge_base_id}/ingestions"): 409, ("patch", "/projects/{project_id}"): 409}
@@ -150,10 +153,10 @@ async def test_naming_another_organisation_finds_nothing_and_changes_nothing(
 ) -> None:
     before = contents(config)
     for method, path in routes(app):
-        body = body_of(method, path, ours)
-        theirs = await rival.client.request(method, acme.path(filled(path, ours)), json=body)
+        body, query = body_of(method, path, ours), QUERIES.get(path)
+        theirs = await rival.client.request(method, acme.path(filled(path, ours)), json=body, params=query)
         absent = f"{API_PREFIX}/organisations/org_none{filled(path, ours)}"
-        nobodys = await rival.client.request(method, absent, json=body)
+        nobodys = await rival.client.request(method, absent, json=body, params=query)
         assert (theirs.status_code, theirs.json()) == (404, nobodys.json()), (method, path)
     assert contents(config) == before
 
@@ -192,10 +195,11 @@ async def test_lists_hold_ones_own_alone(app: FastAPI, acme, rival, ours: dict[s
     lists = [path for method, path in routes(app) if method == "get" and "{" not in path and path]
     assert len(lists) >= 7
     for path in lists:
-        text = (await rival.client.get(rival.path(path))).text
+        query = QUERIES.get(path, {})
+        text = (await rival.client.get(rival.path(path), params=query)).text
         assert not [value for name, value in ours.items() if value in text and name not in {"version", "path"}], path
         assert acme.id not in text
-        after = await rival.client.get(rival.path(path), params={"after": ours["project_id"]})
+        after = await rival.client.get(rival.path(path), params={**query, "after": ours["project_id"]})
         assert acme.id not in after.text
 
 

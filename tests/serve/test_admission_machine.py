@@ -307,12 +307,17 @@ class Machine(RuleBasedStateMachine):
     def hand_over(self, call: Held, cost: int | None, tokens: int) -> None:
         """Through the gateway's own meter; ``cost`` None: the call is void."""
         meter = Meter(self.runner, Spool(self.folder), call.replica, 1.0)
-        if cost is None:
-            meter.void(call.name, call.claim)
-        else:
-            meter.settle(call.name, self.event(call, cost), call.claim, cost, tokens)
         before = self.now()
-        assert self.loop.run(meter._settle_all(meter._queue)) == []
+
+        async def handed_over() -> int:
+            if cost is None:
+                meter.void(call.name, call.claim)
+            else:
+                meter.settle(call.name, self.event(call, cost), call.claim, cost, tokens)
+            await asyncio.wait(meter._sent)
+            return meter.waiting
+
+        assert self.loop.run(handed_over()) == 0
         if call.name in self.live:
             self.end(call, cost or 0, tokens, before, self.now(), event=cost is not None)
 
