@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import aiohttp
 
@@ -61,7 +62,7 @@ class Credentials:
         )
         self._places = asyncio.Semaphore(limits.asks_max)
         self._percent = config.byok_price_percent
-        self._remembered = Remembered(self._ask, limits, clock)
+        self._remembered = Remembered[Question, Found](limits, clock)
         self._clients: dict[tuple[UpstreamClient, str | None], UpstreamClient] = {}
         self.hears = self._remembered.hears
         self.deaf = self._remembered.deaf
@@ -70,7 +71,7 @@ class Credentials:
         """Forget what a message of ``channels.INVALIDATIONS`` names; an unknown kind forgets everything."""
         kind, _, owner = message.partition(":")
         if kind != "key":
-            self._remembered.forget(lambda question: kind != "organisation" or question.organisation_id == owner)
+            self._remembered.forget(lambda question, _: kind != "organisation" or question.organisation_id == owner)
 
     async def bound(self, principal: Principal, chain: Sequence[Target]) -> tuple[Target, ...]:
         """The targets that can be called, each under the right key. Raises the first one's refusal where none can."""
@@ -88,7 +89,8 @@ class Credentials:
     async def _target(self, principal: Principal, target: Target) -> Target:
         """Raises PermissionDenied, Unavailable."""
         name = target.upstream.name
-        known = await self._remembered.answer(Question(principal.organisation_id, principal.project_id, name))
+        question = Question(principal.organisation_id, principal.project_id, name)
+        known = await self._remembered.answer(question, partial(self._ask, question))
         if known.refused is not None:
             raise PermissionDenied(known.refused, code=CREDENTIAL_UNUSABLE)
         credential = known.credential

@@ -46,6 +46,7 @@ from serve.files.app import ROOT as FILES
 from serve.files.app import Files
 from serve.headers import headers_for
 from serve.health import Health
+from serve.internal import session
 from serve.listener import Listener
 from serve.messages.app import ROOT as MESSAGES
 from serve.messages.app import Messages
@@ -60,7 +61,6 @@ from serve.routing import ENDPOINTS, Routes, model_not_found
 from serve.scripts import ScriptRunner
 from serve.spool import Spool
 from serve.upstream_metrics import UpstreamMetrics
-from serve.upstreams import session
 
 MODELS = "/v1/models"
 MODEL_PREFIX = "/v1/models/"

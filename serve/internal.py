@@ -10,8 +10,10 @@ from pydantic import BaseModel, SecretStr
 
 from models.channels import CLUSTER_SECRET_HEADER
 from models.errors import Conflict, InvalidRequest, NotFound, PlatformError, Unavailable
+from serve.config import Timeouts
 
 REFUSALS: Mapping[int, type[PlatformError]] = {400: InvalidRequest, 404: NotFound, 409: Conflict}
+KEEPALIVE_SECONDS = 15.0
 AWAY = "This cannot be looked up at the moment."
 
 
@@ -27,6 +29,17 @@ class OfProject(Protocol):
     def project_id(self) -> str:
         """The project's id."""
         ...
+
+
+def session(timeouts: Timeouts) -> aiohttp.ClientSession:
+    """A pool for the control plane; it never follows the environment's proxies nor keeps cookies."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_seconds),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        auto_decompress=True,
+    )
 
 
 class InternalClient:

@@ -2,14 +2,14 @@
 
 Invariants
 1. A question is asked once at a time, however many calls wait for the answer; who leaves takes it from nobody else.
-2. While invalidations are heard an answer is believed for ``age_seconds_max``; while they are not, and after each gap
-   in hearing, for ``unheard_seconds_max``. An answer that was under way when an invalidation came is used once.
+2. While invalidations are heard an answer is believed for its age; while they are not, and after each gap in hearing,
+   for ``unheard_seconds_max`` at the most. An answer that was under way when an invalidation came is used once.
 3. The control plane away: an answer serves on for ``stale_seconds_max``, unless it was invalidated.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -32,21 +32,30 @@ class Entry(Generic[Answer]):
 
 
 class Remembered(Generic[Question, Answer]):
-    """``ask`` is the control plane; it raises Unavailable where that does not say. ``clock``: monotonic seconds."""
+    """``age``: for how many seconds an answer is believed at the most. ``clock``: monotonic seconds."""
 
     def __init__(
         self,
-        ask: Callable[[Question], Awaitable[Answer]],
         limits: KeyCache,
         clock: Callable[[], float] = time.monotonic,
+        age: Callable[[Answer], float] | None = None,
     ) -> None:
-        self._ask = ask
         self._limits = limits
+        self._age = age
         self._clock = clock
         self._entries: dict[Question, Entry[Answer]] = {}
         self._asking: dict[Question, asyncio.Task[Answer]] = {}
         self._hearing_since: float | None = None
         self._invalidations = 0
+
+    @property
+    def hearing(self) -> bool:
+        """Whether invalidations are heard."""
+        return self._hearing_since is not None
+
+    def known(self) -> Iterator[Answer]:
+        """Every answer that is kept."""
+        return (entry.answer for entry in self._entries.values())
 
     def hears(self) -> None:
         """From now on invalidations are heard."""
@@ -56,10 +65,12 @@ class Remembered(Generic[Question, Answer]):
         """Invalidations may be missed from now on."""
         self._hearing_since = None
 
-    def forget(self, concerned: Callable[[Question], bool]) -> None:
-        """Forget the answers to all questions that are ``concerned``."""
+    def forget(self, concerned: Callable[[Question, Answer], bool]) -> None:
+        """Forget all answers that are ``concerned``."""
         self._invalidations += 1
-        self._entries = {question: entry for question, entry in self._entries.items() if not concerned(question)}
+        self._entries = {
+            question: entry for question, entry in self._entries.items() if not concerned(question, entry.answer)
+        }
 
     def believed(self, question: Question) -> Entry[Answer] | None:
         """The answer if it is known and may be believed."""
@@ -68,18 +79,24 @@ class Remembered(Generic[Question, Answer]):
             return None
         now = self._clock()
         heard = self._hearing_since is not None and self._hearing_since <= entry.asked_at
-        seconds = self._limits.age_seconds_max if heard else self._limits.unheard_seconds_max
+        seconds = self._limits.age_seconds_max if self._age is None else self._age(entry.answer)
+        if not heard:
+            seconds = min(seconds, self._limits.unheard_seconds_max)
         return entry if now < max(entry.asked_at + seconds, entry.excused_until) else None
 
-    async def answer(self, question: Question) -> Answer:
-        """The answer, asked for if need be. Raises what ``ask`` raises."""
+    async def answer(self, question: Question, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The answer, asked for if need be: ``ask`` raises Unavailable where the control plane does not say.
+
+        Raises what ``ask`` raises.
+        """
         entry = self.believed(question)
         if entry is not None:
             return entry.answer
         task = self._asking.get(question)
         if task is None:
-            task = self._asking[question] = asyncio.ensure_future(self._ask_and_keep(question))
+            task = self._asking[question] = asyncio.ensure_future(self._ask_and_keep(question, ask))
             task.add_done_callback(lambda done: self._answered(question, done))
+        # One caller's hang-up must not take the answer from the others.
         return await asyncio.shield(task)
 
     def _answered(self, question: Question, task: asyncio.Task[Answer]) -> None:
@@ -88,11 +105,11 @@ class Remembered(Generic[Question, Answer]):
             # Looked at here, for all who waited may have left.
             task.exception()
 
-    async def _ask_and_keep(self, question: Question) -> Answer:
+    async def _ask_and_keep(self, question: Question, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         asked_at = self._clock()
         invalidations = self._invalidations
         try:
-            answer = await self._ask(question)
+            answer = await ask()
         except Unavailable:
             entry = self._stale(question)
             if entry is None:

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Mapping
 from copy import copy
 
-import aiohttp
 from pydantic import SecretStr
 
 from models.channels import CLUSTER_SECRET_HEADER
@@ -26,7 +25,6 @@ from serve.retries import RetryBudget
 from serve.wire import NotConnected, Wire, place
 
 ERROR_BYTES_MAX = 65_536
-KEEPALIVE_SECONDS = 15.0
 TOKENIZE = "/tokenize"
 # The routes an upstream may have, and the parameter that holds what the model reads.
 PROMPTS = {
@@ -40,17 +38,6 @@ PROMPTS = {
 PROXY_ERRORS = frozenset({502, 503, 504})
 JSON = "application/json"
 EVENTS = "text/event-stream"
-
-
-def session(timeouts: Timeouts) -> aiohttp.ClientSession:
-    """A pool for the control plane; it never follows the environment's proxies nor keeps cookies."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_seconds),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-        auto_decompress=True,
-    )
 
 
 class UpstreamClient:

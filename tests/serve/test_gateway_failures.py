@@ -228,7 +228,7 @@ async def test_concurrent_calls_are_limited_and_their_places_freed(platform: Pla
 
 async def test_a_revoked_key_is_refused_within_a_second(platform: Platform) -> None:
     stage = await platform()
-    await stage.until(lambda: stage.gateway._authenticator._hearing_since)
+    await stage.until(lambda: stage.gateway._authenticator.hearing)
     assert (await stage.chat()).status_code == 200
     assert (await stage.chat()).status_code == 200
     assert stage.control_plane.asked == ["good"]
