@@ -88,7 +88,9 @@ async def test_a_handler_that_its_server_cancels_drains_as_well(authors: Start) 
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return messages.pop() if messages else await asyncio.Event().wait()  # type: ignore
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop()
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -113,7 +115,8 @@ async def test_who_cancels_a_call_whose_client_is_there(stopping: bool) -> None:
     leaving, work, go_on = worker(sent, lambda: stopping)
 
     async def receive() -> Message:
-        return await asyncio.Event().wait()  # type: ignore
+        await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
 
     handler = asyncio.ensure_future(leaving.outlived_by(work(), receive))
     await asyncio.sleep(0)
